@@ -1,0 +1,63 @@
+# Everything that a person types at Meshlog's source. `make` alone lists it.
+
+# Rounds of each crash and power-loss test in `make torture`.
+ROUNDS ?= 1000
+
+# Tests run by `make torture`: those whose name contains one of these words.
+TORTURE_TESTS := crash power_loss
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test format-check lint docs tests format build bench torture deny system-packages
+# Cargo already uses every core, and the steps of `make test` are meant to fail in order.
+.NOTPARALLEL:
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: system-packages ## build meshctl (release) and run its guided tour on real nodes
+	@echo "==> demo: the first build compiles RocksDB, about ten minutes on two cores"
+	@scripts/env cargo run --locked --release -p meshctl --bin meshctl -- demo
+
+test: system-packages format-check lint docs tests ## formatting, lints, docs and all tests: what CI runs
+
+format-check:
+	@echo "==> formatting: cargo fmt --check"
+	@scripts/env cargo fmt --all --check
+
+lint: system-packages
+	@echo "==> lints: cargo clippy, every warning is an error (a first build compiles RocksDB: about ten minutes on two cores)"
+	@scripts/env cargo clippy --workspace --all-targets --locked -- -D warnings
+
+docs: system-packages
+	@echo "==> docs: cargo doc, every warning is an error"
+	@RUSTDOCFLAGS="-D warnings" scripts/env cargo doc --workspace --no-deps --locked
+
+tests: system-packages
+	@echo "==> tests: cargo test, with doctests"
+	@scripts/test
+
+format: ## format the source in place
+	@scripts/env cargo fmt --all
+
+build: system-packages ## build meshctl (release)
+	@echo "==> build: meshctl, release"
+	@scripts/env cargo build --locked --release -p meshctl --bin meshctl
+
+bench: system-packages ## run the benches and write BENCHMARKS.md with its plots
+	@echo "==> bench: cargo bench -p mesh-benches"
+	@scripts/env cargo bench --locked -p mesh-benches
+	@echo "==> report: BENCHMARKS.md"
+	@scripts/env cargo run --locked --release -p mesh-benches --bin report
+
+torture: system-packages ## crash and power-loss tests for long (ROUNDS=1000)
+	@echo "==> torture: $(ROUNDS) rounds of each test named $(TORTURE_TESTS), release build"
+	@MESHLOG_TORTURE=1 MESHLOG_CRASH_ROUNDS=$(ROUNDS) scripts/test --release -- --nocapture $(TORTURE_TESTS)
+
+deny: ## licences, advisories and sources of every dependency
+	@echo "==> deny: cargo deny check"
+	@scripts/env cargo deny --version >/dev/null 2>&1 || { \
+		echo "cargo-deny is not installed. Install it with: cargo install --locked cargo-deny" >&2; exit 1; }
+	@scripts/env cargo deny --locked check
+
+system-packages:
+	@scripts/system-packages

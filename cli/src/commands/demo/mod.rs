@@ -1,0 +1,80 @@
+//! `meshctl demo`: a guided tour of a real node, every claim of which is checked.
+
+mod access;
+mod basics;
+mod crash;
+mod records;
+mod tour;
+
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use self::tour::Tour;
+use crate::error::Failure;
+use crate::session::Session;
+
+/// Longest time the whole tour may take.
+const TOUR_MAX: Duration = Duration::from_secs(180);
+
+/// Take a guided tour in a temporary directory; every claim is checked
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  meshctl demo
+  meshctl demo --file commits.ndjson --keep
+
+Runs real node processes, kills one with SIGKILL while records are being published, and checks what is left.
+✓ stands before a claim that held, ✗ before one that did not; the exit code is 0 only if all held.")]
+pub(crate) struct Args {
+    /// Publish the lines of this file instead of made-up records
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Leave the directory behind
+    #[arg(long)]
+    keep: bool,
+}
+
+pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
+    let began = Instant::now();
+    let dir = tempfile::Builder::new()
+        .prefix("meshctl-demo-")
+        .tempdir()
+        .map_err(|e| Failure::failed(format!("cannot make a temporary directory: {e}")))?;
+    let path = dir.path().to_owned();
+    if args.keep {
+        // From here on the directory is the user's.
+        let _ = dir.keep();
+    }
+    let input = records::input(args.file.as_deref())?;
+    let mut tour = Tour::new(path.clone(), session);
+    let visited = tokio::time::timeout(TOUR_MAX, visit(&mut tour, &input)).await;
+    let (held, broken) = tour.score();
+    if args.keep {
+        session.out.confirm(format!("\nLeft behind: {}", path.display()))?;
+    }
+    visited.map_err(|_| Failure::failed(format!("the tour took longer than {TOUR_MAX:?}")))??;
+    if broken > 0 {
+        return Err(Failure::failed(format!("{broken} of {} claims did not hold", held + broken)));
+    }
+    session.out.confirm(format!("\nAll {held} claims held, in {:.1} s.", began.elapsed().as_secs_f64()))
+}
+
+async fn visit(tour: &mut Tour<'_>, input: &[u8]) -> Result<(), Failure> {
+    let port = free_port()?;
+    let node = basics::start(tour, port).await?;
+    basics::bindings(tour).await?;
+    basics::topics(tour, input).await?;
+    let node = crash::survive(tour, node, input).await?;
+    basics::conditions(tour).await?;
+    basics::expiry(tour).await?;
+    access::refusals(tour, &node.address).await?;
+    basics::stop(tour, node, input).await
+}
+
+/// A port that nothing listens on now. Fixed, so that a restarted node is found where it was.
+fn free_port() -> Result<u16, Failure> {
+    let address = UdpSocket::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr());
+    address
+        .map(|address| address.port())
+        .map_err(|e| Failure::failed(format!("cannot find a free port on 127.0.0.1: {e}")))
+}

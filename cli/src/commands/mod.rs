@@ -1,0 +1,72 @@
+//! The commands, one file each: `Args` is what can be typed, `run` does it.
+
+pub(crate) mod bench;
+pub(crate) mod ca;
+pub(crate) mod completions;
+pub(crate) mod delete;
+pub(crate) mod demo;
+pub(crate) mod dev;
+pub(crate) mod get;
+pub(crate) mod info;
+pub(crate) mod init;
+pub(crate) mod list;
+pub(crate) mod migrate;
+pub(crate) mod publish;
+pub(crate) mod put;
+pub(crate) mod ring;
+pub(crate) mod routes;
+pub(crate) mod salvage;
+pub(crate) mod serve;
+pub(crate) mod status;
+pub(crate) mod storage;
+pub(crate) mod tail;
+pub(crate) mod topic;
+
+use crate::args::{Cli, Command};
+use crate::error::Failure;
+use crate::session::Session;
+
+/// Runs one command to its end on a runtime of its own.
+pub(crate) fn execute(cli: Cli) -> Result<(), Failure> {
+    let mut session = Session::open(cli.common)?;
+    session.log(match cli.command {
+        Command::Serve(_) => "info",
+        _ => "warn",
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::failed(format!("cannot start the async runtime: {e}")))?;
+    let done = runtime.block_on(run(cli.command, &mut session));
+    // What was printed before a failure is still true.
+    let flushed = session.out.flush();
+    // Not dropped: a thread that waits for stdin would hold up the exit for ever.
+    runtime.shutdown_background();
+    done.and(flushed)
+}
+
+async fn run(command: Command, session: &mut Session) -> Result<(), Failure> {
+    match command {
+        Command::Init(args) => init::run(&args, session),
+        Command::Serve(args) => serve::run(&args, session).await,
+        Command::Dev(args) => dev::run(&args, session).await,
+        Command::Demo(args) => demo::run(&args, session).await,
+        Command::Migrate(args) => migrate::run(&args, session),
+        Command::Salvage(args) => salvage::run(&args, session),
+        Command::Put(args) => put::run(args, session).await,
+        Command::Get(args) => get::run(&args, session).await,
+        Command::Delete(args) => delete::run(&args, session).await,
+        Command::List(args) => list::run(&args, session).await,
+        Command::Topic(args) => topic::run(args, session).await,
+        Command::Publish(args) => publish::run(args, session).await,
+        Command::Tail(args) => tail::run(&args, session).await,
+        Command::Status(args) => status::run(&args, session).await,
+        Command::Ring(args) => ring::run(&args, session).await,
+        Command::Routes(args) => routes::run(&args, session).await,
+        Command::Info(args) => info::run(&args, session).await,
+        Command::Storage(args) => storage::run(&args, session).await,
+        Command::Ca(args) => ca::run(args, session),
+        Command::Bench(args) => bench::run(&args, session).await,
+        Command::Completions(args) => completions::run(&args, session),
+    }
+}

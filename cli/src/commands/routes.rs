@@ -1,0 +1,8 @@
+//! `meshctl routes`.
+use crate::error::Failure;
+use crate::session::Session;
+/// x
+#[derive(Debug, clap::Args)]
+#[command(after_help = "meshctl routes")]
+pub(crate) struct Args {}
+pub(crate) async fn run(_args: &Args, _session: &mut Session) -> Result<(), Failure> { Ok(()) }

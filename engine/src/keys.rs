@@ -1,0 +1,298 @@
+//! Every key layout of the store, in one place.
+//!
+//! Integers are big-endian, so that RocksDB's byte order is their order. A layout is never changed in place: the
+//! numbers and prefixes here are on disk for ever, and a change is a step in `mesh-migrations`.
+
+use mesh_ring::ids::{Index, NodeId, Offset, PartitionId, ProducerId, TopicId, TopicKey};
+use mesh_ring::merkle::LeafId;
+
+/// Column families, by name.
+pub mod family {
+    /// (partition, topic, last offset) → record batch.
+    pub const LOG: &str = "log";
+    /// (partition, index) → journal entry.
+    pub const JOURNAL: &str = "journal";
+    /// The catalogue: names, topic records, extents, topics under retention, applied index.
+    pub const TOPICS: &str = "topics";
+    /// (partition, topic, producer) → producer window.
+    pub const PRODUCERS: &str = "producers";
+    /// (partition, topic, name) → next offset to read.
+    pub const CURSORS: &str = "cursors";
+    /// (partition, key) → binding.
+    pub const BINDINGS: &str = "bindings";
+    /// (due time, partition, key) → nothing: bindings to look at when that time has come.
+    pub const EXPIRY: &str = "expiry";
+    /// (target, partition, sequence) → hint.
+    pub const HINTS: &str = "hints";
+    /// (partition, leaf) → additive sum.
+    pub const MERKLE: &str = "merkle";
+    /// Format version, identity, boot count, tail marker, clock bound.
+    pub const META: &str = "meta";
+
+    /// All of them, in the order in which they are listed to people.
+    pub const ALL: [&str; 10] = [
+        LOG, JOURNAL, TOPICS, PRODUCERS, CURSORS, BINDINGS, EXPIRY, HINTS, MERKLE, META,
+    ];
+}
+
+/// Keys of the `meta` family.
+pub mod meta {
+    /// u32 BE: the format version of everything else.
+    pub const FORMAT: &[u8] = b"format";
+    /// Who this store belongs to.
+    pub const IDENTITY: &[u8] = b"identity";
+    /// u32 BE: how often the store was opened for writing.
+    pub const BOOT: &[u8] = b"boot";
+    /// u64 BE: written when the writer falls idle, so that the last acknowledged group is never the last WAL record.
+    pub const MARKER: &[u8] = b"marker";
+    /// u64 BE: no hybrid timestamp above this was ever given out.
+    pub const CLOCK: &[u8] = b"clock";
+}
+
+const APPLIED: u8 = 0;
+const NAME: u8 = 1;
+const TOPIC: u8 = 2;
+const EXTENT: u8 = 3;
+const RETAINED: u8 = 4;
+
+fn partition_prefixed(partition: PartitionId, rest: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(2 + rest.len());
+    key.extend_from_slice(&partition.0.to_be_bytes());
+    key.extend_from_slice(rest);
+    key
+}
+
+fn tagged(partition: PartitionId, tag: u8, rest: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(3 + rest.len());
+    key.extend_from_slice(&partition.0.to_be_bytes());
+    key.push(tag);
+    key.extend_from_slice(rest);
+    key
+}
+
+fn topic_prefixed(topic: TopicKey, rest: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(10 + rest.len());
+    key.extend_from_slice(&topic_prefix(topic));
+    key.extend_from_slice(rest);
+    key
+}
+
+/// `log` family. Key: partition u16 | topic id u64 | last offset u64.
+///
+/// Keyed by the *last* offset, one forward seek finds the batch that contains an offset.
+pub fn log_key(topic: TopicKey, last: Offset) -> [u8; 18] {
+    let mut key = [0; 18];
+    key[..10].copy_from_slice(&topic_prefix(topic));
+    key[10..].copy_from_slice(&last.to_be_bytes());
+    key
+}
+
+/// The topic and last offset that a `log` key names.
+pub fn parse_log_key(key: &[u8]) -> Option<(TopicKey, Offset)> {
+    let key: &[u8; 18] = key.try_into().ok()?;
+    let (topic, last) = key.split_at(10);
+    Some((
+        parse_topic_prefix(topic)?,
+        u64::from_be_bytes(last.try_into().ok()?),
+    ))
+}
+
+/// What every key of one topic begins with in `log`, `producers` and `cursors`: partition u16 | topic id u64.
+pub fn topic_prefix(topic: TopicKey) -> [u8; 10] {
+    let mut key = [0; 10];
+    key[..2].copy_from_slice(&topic.partition.0.to_be_bytes());
+    key[2..].copy_from_slice(&topic.id.0.to_be_bytes());
+    key
+}
+
+fn parse_topic_prefix(key: &[u8]) -> Option<TopicKey> {
+    let (partition, id) = key.split_at_checked(2)?;
+    Some(TopicKey {
+        partition: PartitionId(u16::from_be_bytes(partition.try_into().ok()?)),
+        id: TopicId(u64::from_be_bytes(id.try_into().ok()?)),
+    })
+}
+
+/// The first key after every key that begins with `prefix`; `None` where there is none.
+pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+/// `journal` family. Key: partition u16 | index u64.
+pub fn journal_key(partition: PartitionId, index: Index) -> [u8; 10] {
+    let mut key = [0; 10];
+    key[..2].copy_from_slice(&partition.0.to_be_bytes());
+    key[2..].copy_from_slice(&index.0.to_be_bytes());
+    key
+}
+
+/// The index that a `journal` key of `partition` names.
+pub fn parse_journal_key(partition: PartitionId, key: &[u8]) -> Option<Index> {
+    let index = key.strip_prefix(&partition.0.to_be_bytes())?;
+    Some(Index(u64::from_be_bytes(index.try_into().ok()?)))
+}
+
+/// `topics` family. Key: partition u16 | 0. How far the derived state of the partition is written.
+pub fn applied_key(partition: PartitionId) -> Vec<u8> {
+    tagged(partition, APPLIED, &[])
+}
+
+/// `topics` family. Key: partition u16 | 1 | name. The topic id.
+pub fn name_key(partition: PartitionId, name: &str) -> Vec<u8> {
+    tagged(partition, NAME, name.as_bytes())
+}
+
+/// What every name of `partition` begins with in the `topics` family.
+pub fn name_prefix(partition: PartitionId) -> Vec<u8> {
+    tagged(partition, NAME, &[])
+}
+
+/// `topics` family. Key: partition u16 | 2 | topic id u64. Name and configuration.
+pub fn topic_key(topic: TopicKey) -> Vec<u8> {
+    tagged(topic.partition, TOPIC, &topic.id.0.to_be_bytes())
+}
+
+/// `topics` family. Key: partition u16 | 3 | topic id u64. Where the topic's log begins.
+pub fn extent_key(topic: TopicKey) -> Vec<u8> {
+    tagged(topic.partition, EXTENT, &topic.id.0.to_be_bytes())
+}
+
+/// `topics` family. Key: partition u16 | 4 | topic id u64. Present for topics with a retention limit.
+pub fn retained_key(topic: TopicKey) -> Vec<u8> {
+    tagged(topic.partition, RETAINED, &topic.id.0.to_be_bytes())
+}
+
+/// What every retained topic of `partition` begins with in the `topics` family.
+pub fn retained_prefix(partition: PartitionId) -> Vec<u8> {
+    tagged(partition, RETAINED, &[])
+}
+
+/// The topic that a key made by [`retained_key`] names.
+pub fn parse_retained_key(key: &[u8]) -> Option<TopicKey> {
+    let (partition, rest) = key.split_at_checked(2)?;
+    let id = rest.strip_prefix(&[RETAINED])?;
+    Some(TopicKey {
+        partition: PartitionId(u16::from_be_bytes(partition.try_into().ok()?)),
+        id: TopicId(u64::from_be_bytes(id.try_into().ok()?)),
+    })
+}
+
+/// `producers` family. Key: partition u16 | topic id u64 | producer id.
+pub fn producer_key(topic: TopicKey, producer: ProducerId) -> Vec<u8> {
+    topic_prefixed(topic, &producer.0)
+}
+
+/// `cursors` family. Key: partition u16 | topic id u64 | name.
+pub fn cursor_key(topic: TopicKey, name: &str) -> Vec<u8> {
+    topic_prefixed(topic, name.as_bytes())
+}
+
+/// `bindings` family. Key: partition u16 | key.
+pub fn binding_key(partition: PartitionId, key: &[u8]) -> Vec<u8> {
+    partition_prefixed(partition, key)
+}
+
+/// `expiry` family. Key: due time in unix ms u64 | partition u16 | key.
+pub fn expiry_key(due_ms: u64, partition: PartitionId, key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(10 + key.len());
+    out.extend_from_slice(&due_ms.to_be_bytes());
+    out.extend_from_slice(&partition.0.to_be_bytes());
+    out.extend_from_slice(key);
+    out
+}
+
+/// The due time, partition and binding key that an `expiry` key names.
+pub fn parse_expiry_key(key: &[u8]) -> Option<(u64, PartitionId, &[u8])> {
+    let (due, rest) = key.split_at_checked(8)?;
+    let (partition, key) = rest.split_at_checked(2)?;
+    Some((
+        u64::from_be_bytes(due.try_into().ok()?),
+        PartitionId(u16::from_be_bytes(partition.try_into().ok()?)),
+        key,
+    ))
+}
+
+/// `merkle` family. Key: partition u16 | leaf u16.
+pub fn merkle_key(partition: PartitionId, leaf: LeafId) -> [u8; 4] {
+    let mut key = [0; 4];
+    key[..2].copy_from_slice(&partition.0.to_be_bytes());
+    key[2..].copy_from_slice(&leaf.0.to_be_bytes());
+    key
+}
+
+/// `hints` family. Key: target node | partition u16 | sequence u64.
+pub fn hint_key(target: NodeId, partition: PartitionId, sequence: u64) -> Vec<u8> {
+    let mut key = Vec::with_capacity(26);
+    key.extend_from_slice(&target.0);
+    key.extend_from_slice(&partition.0.to_be_bytes());
+    key.extend_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const P: PartitionId = PartitionId(0x0102);
+    const T: TopicKey = TopicKey {
+        partition: P,
+        id: TopicId(7),
+    };
+
+    #[test]
+    fn topic_keys_bytes() {
+        assert_eq!(
+            log_key(T, 9),
+            [1, 2, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9]
+        );
+        assert_eq!(parse_log_key(&log_key(T, 9)), Some((T, 9)));
+        assert_eq!(parse_log_key(&[0; 17]), None);
+        assert_eq!(topic_prefix(T), [1, 2, 0, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(topic_key(T), [1, 2, 2, 0, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(extent_key(T), [1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(retained_key(T), [1, 2, 4, 0, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(parse_retained_key(&retained_key(T)), Some(T));
+        assert_eq!(parse_retained_key(&extent_key(T)), None);
+        assert_eq!(cursor_key(T, "a"), [1, 2, 0, 0, 0, 0, 0, 0, 0, 7, b'a']);
+        assert_eq!(producer_key(T, ProducerId([3; 16]))[10..], [3; 16]);
+    }
+
+    #[test]
+    fn partition_keys_bytes() {
+        assert_eq!(journal_key(P, Index(5)), [1, 2, 0, 0, 0, 0, 0, 0, 0, 5]);
+        assert_eq!(
+            parse_journal_key(P, &journal_key(P, Index(5))),
+            Some(Index(5))
+        );
+        assert_eq!(
+            parse_journal_key(PartitionId(1), &journal_key(P, Index(5))),
+            None
+        );
+        assert_eq!(applied_key(P), [1, 2, 0]);
+        assert_eq!(name_key(P, "n"), [1, 2, 1, b'n']);
+        assert_eq!(name_prefix(P), [1, 2, 1]);
+        assert_eq!(retained_prefix(P), [1, 2, 4]);
+        assert_eq!(binding_key(P, b"k"), [1, 2, b'k']);
+        assert_eq!(merkle_key(P, LeafId(0x0304)), [1, 2, 3, 4]);
+        assert_eq!(expiry_key(1, P, b"k"), [0, 0, 0, 0, 0, 0, 0, 1, 1, 2, b'k']);
+        assert_eq!(
+            parse_expiry_key(&expiry_key(1, P, b"k")),
+            Some((1, P, &b"k"[..]))
+        );
+        assert_eq!(
+            hint_key(NodeId([9; 16]), P, 1)[16..],
+            [1, 2, 0, 0, 0, 0, 0, 0, 0, 1]
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_prefix_is_the_next_key() {
+        assert_eq!(prefix_end(&[1, 2]), Some(vec![1, 3]));
+        assert_eq!(prefix_end(&[1, 255]), Some(vec![2]));
+        assert_eq!(prefix_end(&[255, 255]), None);
+        assert_eq!(prefix_end(&[]), None);
+    }
+}

@@ -1,0 +1,76 @@
+//! Meshlog's storage engine: append-only topic logs and key/value bindings in one RocksDB, durable before they are
+//! acknowledged. Synchronous, and usable by itself as an embedded log:
+//!
+//! ```
+//! use mesh_engine::batch::{BatchBuilder, Compression, Record, records};
+//! use mesh_engine::{Append, Engine, Identity, Options, TopicConfig, prepare};
+//! use mesh_ring::ids::{ClusterId, NodeId};
+//! use mesh_ring::name::TopicName;
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let data = dir.path().join("data");
+//! let identity = Identity { cluster: ClusterId([1; 16]), node: NodeId([2; 16]), name: "n1".into(), partitions: 64 };
+//! prepare(&data, &identity)?;
+//! let engine = Engine::open(&data, Options::default())?;
+//! let topic = engine.create_topic(&TopicName::new("orders")?, TopicConfig::default())?;
+//!
+//! let mut batch = BatchBuilder::new(Compression::None);
+//! batch.push(&Record { key: None, value: "paid".into(), headers: vec![], timestamp_ms: 0 })?;
+//! let appended = engine.append(Append { topic: topic.key, batch: batch.finish(None)?, expected: Some(0) })?;
+//! assert_eq!((appended.first, appended.last), (0, 0)); // on the disk now, whatever happens next
+//!
+//! for stored in engine.read(topic.key, 0, 1 << 20)? {
+//!     for record in records(&stored)? {
+//!         let (offset, record) = record?;
+//!         assert_eq!((offset, &record.value[..]), (0, &b"paid"[..]));
+//!     }
+//! }
+//! engine.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Where things are: [`Engine`] the doors (`engine`) · `open`, `identity`, `lock`, `wal`, `salvage` how a store begins,
+//! and begins again after a crash · `writer` the one thread that decides and commits · `read`, `listing` every read ·
+//! `keys`, `journal`, `catalogue`, [`mod@batch`] every byte that is stored · `housekeeping`, `reclaim`, `scrub`,
+//! `space`, `storage` the care of the disk · `store` RocksDB and its options.
+
+pub mod batch;
+mod catalogue;
+mod codec;
+mod engine;
+mod error;
+mod housekeeping;
+mod identity;
+pub mod journal;
+pub mod keys;
+mod listing;
+mod lock;
+mod open;
+mod options;
+mod read;
+mod reclaim;
+mod salvage;
+mod scrub;
+mod space;
+mod storage;
+mod store;
+mod wal;
+mod writer;
+
+pub use catalogue::{TopicConfig, TopicExtent, TopicMeta};
+pub use codec::CodecError;
+pub use engine::Engine;
+pub use error::{AppendError, BindingError, Damage, OpenError, ReadError, Stopped, TopicError};
+pub use housekeeping::Housekeeping;
+pub use identity::{Identity, prepare};
+pub use options::{
+    Clock, OnCommitted, OnStopped, Options, RESERVE_BYTES_DEFAULT, RESERVE_BYTES_MIN,
+};
+pub use reclaim::{GARBAGE_RATIO_MAX, Reclaimed};
+pub use salvage::{SalvageReport, salvage};
+pub use scrub::{Pace, ScrubReport};
+pub use storage::FamilyUsage;
+pub use writer::{Append, Appended, BindingWrite, JOURNAL_BYTES_MAX, QUEUE_BYTES_MAX, Written};
+
+/// Format of everything that a store holds. A change of any layout raises it and adds a step to `mesh-migrations`.
+pub const FORMAT_VERSION: u32 = 1;

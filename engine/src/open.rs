@@ -1,0 +1,246 @@
+//! Opening a store: everything that is checked, in order, before the first write.
+//!
+//! 1. One process: the lock. 2. There is a store, or a bootstrap file that lets it be made. 3. The write-ahead log: a
+//! torn tail is cut, damage refuses. 4. The format is ours. 5. The identity is the expected one. 6. The boot count is
+//! raised, durably, before anything else happens under it.
+//!
+//! Nothing is scanned: the time depends on the log to replay, which is bounded, not on what is stored.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mesh_ring::hlc::Hlc;
+use rocksdb::{DB, ErrorKind, WriteBatch};
+
+use crate::FORMAT_VERSION;
+use crate::codec::{only_u32, only_u64};
+use crate::error::OpenError;
+use crate::identity::{Identity, consume_bootstrap, read_bootstrap};
+use crate::keys::{family, meta};
+use crate::lock::DirectoryLock;
+use crate::options::Options;
+use crate::store::Store;
+use crate::wal::{self, WalVerdict};
+
+/// A store that passed every check.
+pub(crate) struct Opened {
+    pub(crate) store: Store,
+    pub(crate) identity: Identity,
+    pub(crate) boot: u32,
+    pub(crate) clock_bound: Hlc,
+    pub(crate) lock: DirectoryLock,
+}
+
+/// Where the database of a data directory lies.
+pub(crate) fn database_path(data: &Path) -> PathBuf {
+    data.join("db")
+}
+
+pub(crate) fn open(data: &Path, options: &Options) -> Result<Opened, OpenError> {
+    let io_error = |error: io::Error| OpenError::Io {
+        data: data.to_owned(),
+        detail: error.to_string(),
+    };
+    if !data.is_dir() {
+        return Err(OpenError::Missing(data.to_owned()));
+    }
+    let lock = DirectoryLock::take(data)?;
+    let bootstrap = read_bootstrap(data).map_err(io_error)?;
+    let path = database_path(data);
+    let exists = path.join("CURRENT").exists();
+    if !exists && bootstrap.is_none() {
+        return Err(OpenError::Missing(data.to_owned()));
+    }
+    if exists {
+        settle_wal(data, &path)?;
+        if bootstrap.is_none() {
+            check_families(data, &path)?;
+        }
+    }
+    let store = Store::open(&path, options, bootstrap.is_some())
+        .map_err(|error| open_error(data, &error))?;
+    let opened = read_meta(data, store, bootstrap, lock)?;
+    check_cluster(data, options, &opened.identity)?;
+    raise_boot(data, opened)
+}
+
+/// Decides what the write-ahead log's end means, before RocksDB reads it by its own, laxer rules.
+fn settle_wal(data: &Path, path: &Path) -> Result<(), OpenError> {
+    let io_error = |error: io::Error| OpenError::Io {
+        data: data.to_owned(),
+        detail: error.to_string(),
+    };
+    match wal::check(path).map_err(io_error)? {
+        WalVerdict::Whole(_) => Ok(()),
+        WalVerdict::Torn { file, keep_bytes } => {
+            let kept = wal::cut(&file, keep_bytes).map_err(io_error)?;
+            tracing::warn!(
+                file = %file.display(),
+                keep_bytes,
+                copy = %kept.display(),
+                "cut a write that was never acknowledged off the end of the log"
+            );
+            Ok(())
+        }
+        WalVerdict::Damaged {
+            file,
+            offset,
+            detail,
+        } => Err(OpenError::WalDamaged {
+            file,
+            offset,
+            detail,
+        }),
+    }
+}
+
+/// A store of another format may lack families or have others: find its version without changing it.
+fn check_families(data: &Path, path: &Path) -> Result<(), OpenError> {
+    let defaults = rocksdb::Options::default();
+    let mut found = DB::list_cf(&defaults, path).map_err(|error| open_error(data, &error))?;
+    let mut known: Vec<&str> = family::ALL.to_vec();
+    known.push("default");
+    known.sort_unstable();
+    found.sort_unstable();
+    if found == known {
+        return Ok(());
+    }
+    let damaged = |detail: String| OpenError::Damaged {
+        data: data.to_owned(),
+        detail,
+    };
+    let unknown = || damaged(format!("its column families are {}", found.join(", ")));
+    let db =
+        DB::open_cf_for_read_only(&defaults, path, [family::META], false).map_err(|_| unknown())?;
+    let handle = db.cf_handle(family::META).ok_or_else(unknown)?;
+    let version = db
+        .get_cf(handle, meta::FORMAT)
+        .map_err(|error| open_error(data, &error))?;
+    let version = version
+        .and_then(|version| only_u32(&version).ok())
+        .ok_or_else(unknown)?;
+    check_format(data, version)?;
+    Err(unknown())
+}
+
+fn check_format(data: &Path, found: u32) -> Result<(), OpenError> {
+    let (data, current) = (data.to_owned(), FORMAT_VERSION);
+    match found {
+        found if found < current => Err(OpenError::Older {
+            data,
+            found,
+            current,
+        }),
+        found if found > current => Err(OpenError::Newer {
+            data,
+            found,
+            current,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Reads who the store is, or makes it so where a bootstrap file says.
+fn read_meta(
+    data: &Path,
+    store: Store,
+    bootstrap: Option<Identity>,
+    lock: DirectoryLock,
+) -> Result<Opened, OpenError> {
+    let damaged = |detail: String| OpenError::Damaged {
+        data: data.to_owned(),
+        detail,
+    };
+    let read = |key: &[u8]| {
+        let value = store
+            .get(family::META, key)
+            .map_err(|error| damaged(error.to_string()))?;
+        Ok(value.map(|value| value.to_vec()))
+    };
+    match (read(meta::FORMAT)?, &bootstrap) {
+        (Some(format), _) => {
+            let found =
+                only_u32(&format).map_err(|error| damaged(format!("format version: {error}")))?;
+            check_format(data, found)?;
+        }
+        (None, None) => return Err(damaged("it has no format version".into())),
+        (None, Some(identity)) => {
+            let mut batch = WriteBatch::default();
+            let handle = store.family(family::META);
+            batch.put_cf(handle, meta::FORMAT, FORMAT_VERSION.to_be_bytes());
+            batch.put_cf(handle, meta::IDENTITY, identity.encode());
+            store
+                .write_synced(batch)
+                .map_err(|error| open_error(data, &error))?;
+        }
+    }
+    let identity = read(meta::IDENTITY)?.ok_or_else(|| damaged("it has no identity".into()))?;
+    let identity =
+        Identity::decode(&identity).map_err(|error| damaged(format!("identity: {error}")))?;
+    if let Some(bootstrap) = bootstrap {
+        if bootstrap != identity {
+            return Err(damaged("its bootstrap file is of another node".into()));
+        }
+        consume_bootstrap(data).map_err(|error| OpenError::Io {
+            data: data.to_owned(),
+            detail: error.to_string(),
+        })?;
+    }
+    let boot = match read(meta::BOOT)? {
+        None => 0,
+        Some(boot) => only_u32(&boot).map_err(|error| damaged(format!("boot count: {error}")))?,
+    };
+    let clock_bound = match read(meta::CLOCK)? {
+        None => Hlc::default(),
+        Some(clock) => {
+            Hlc(only_u64(&clock).map_err(|error| damaged(format!("clock bound: {error}")))?)
+        }
+    };
+    Ok(Opened {
+        store,
+        identity,
+        boot,
+        clock_bound,
+        lock,
+    })
+}
+
+fn check_cluster(data: &Path, options: &Options, identity: &Identity) -> Result<(), OpenError> {
+    match options.expect_cluster {
+        Some(expected) if expected != identity.cluster => Err(OpenError::OtherCluster {
+            data: data.to_owned(),
+            found: identity.cluster.to_string(),
+            expected: expected.to_string(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn raise_boot(data: &Path, opened: Opened) -> Result<Opened, OpenError> {
+    let boot = opened
+        .boot
+        .checked_add(1)
+        .ok_or_else(|| OpenError::Damaged {
+            data: data.to_owned(),
+            detail: "its boot count is at the end of its range".into(),
+        })?;
+    let mut batch = WriteBatch::default();
+    batch.put_cf(
+        opened.store.family(family::META),
+        meta::BOOT,
+        boot.to_be_bytes(),
+    );
+    opened
+        .store
+        .write_synced(batch)
+        .map_err(|error| open_error(data, &error))?;
+    Ok(Opened { boot, ..opened })
+}
+
+fn open_error(data: &Path, error: &rocksdb::Error) -> OpenError {
+    let (data, detail) = (data.to_owned(), error.as_ref().to_owned());
+    match error.kind() {
+        ErrorKind::Corruption | ErrorKind::InvalidArgument => OpenError::Damaged { data, detail },
+        _ => OpenError::Io { data, detail },
+    }
+}

@@ -1,0 +1,67 @@
+//! What the opener of a store decides.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use mesh_ring::ids::{ClusterId, Offset, TopicKey};
+
+/// Physical time for the store: unix milliseconds.
+///
+/// Offsets and safety never depend on it; record times, expiry and age retention do.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Called by the writer with topics that have new durable records, each with its next offset.
+pub type OnCommitted = Arc<dyn Fn(&[(TopicKey, Offset)]) + Send + Sync>;
+
+/// Called once, with the reason, when the writer has stopped for good.
+pub type OnStopped = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// How a store is opened. `Options::default()` suits a node on a server with a few GiB of memory.
+#[derive(Clone)]
+pub struct Options {
+    /// Refuse a store of any other cluster.
+    pub expect_cluster: Option<ClusterId>,
+    /// Appends and writes are refused while the file system has less than this free, in bytes. It must hold what memory
+    /// still has to flush: at least [`RESERVE_BYTES_MIN`].
+    pub reserve_bytes: u64,
+    /// Cache of index and data blocks, in bytes.
+    pub cache_bytes: usize,
+    /// Memory that gathers log writes before they are flushed, in bytes; also about the size of a blob file.
+    pub write_buffer_bytes: usize,
+    /// Tombstones are kept at least this long, in milliseconds.
+    pub tombstone_age_ms: u64,
+    /// Physical time.
+    pub clock: Clock,
+    /// Called on the writer's thread after each durable group; it must not block.
+    pub on_committed: Option<OnCommitted>,
+    /// Called on the writer's thread when a write or fsync has failed.
+    pub on_stopped: Option<OnStopped>,
+}
+
+/// Default of [`Options::reserve_bytes`].
+pub const RESERVE_BYTES_DEFAULT: u64 = 1 << 30;
+
+/// Smallest useful [`Options::reserve_bytes`] at the smallest write buffer.
+pub const RESERVE_BYTES_MIN: u64 = 16 << 20;
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            expect_cluster: None,
+            reserve_bytes: RESERVE_BYTES_DEFAULT,
+            cache_bytes: 64 << 20,
+            write_buffer_bytes: 64 << 20,
+            tombstone_age_ms: 24 * 60 * 60 * 1000,
+            clock: Arc::new(system_clock),
+            on_committed: None,
+            on_stopped: None,
+        }
+    }
+}
+
+fn system_clock() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,276 @@
+//! Reads of topics, bindings and leaves. Every stored batch is checked before it is handed out.
+//!
+//! RocksDB shows a write to readers only after its log record is synced, so that what is read here is durable.
+
+use bytes::Bytes;
+use mesh_ring::binding::Binding;
+use mesh_ring::ids::{Offset, PartitionId, TopicKey};
+use mesh_ring::merkle::{LeafId, LeafSum};
+use mesh_ring::name::TopicName;
+
+use crate::batch::{BatchHeader, verify_stored};
+use crate::catalogue::{Extent, TopicExtent, TopicMeta};
+use crate::codec::{CodecError, only_u64};
+use crate::error::{Damage, ReadError};
+use crate::keys::{self, family};
+use crate::store::Store;
+use crate::writer::load_tail;
+
+/// Whole batches from the one that contains `from`, as stored, until `max_bytes` are reached; at least one if there is
+/// any.
+pub(crate) fn batches(
+    store: &Store,
+    topic: TopicKey,
+    from: Offset,
+    max_bytes: usize,
+) -> Result<Vec<Bytes>, ReadError> {
+    check_not_trimmed(store, topic, from)?;
+    let mut found: Vec<Bytes> = Vec::new();
+    let (mut expected, mut bytes) = (from, 0);
+    let mut iterator = store.iterate(family::LOG, &keys::topic_prefix(topic));
+    iterator.seek(keys::log_key(topic, from));
+    while let Some((key, batch)) = iterator.item() {
+        let header = checked(store, topic, key, batch)?;
+        let base = header.leader.base_offset;
+        let follows = if found.is_empty() {
+            base <= expected
+        } else {
+            base == expected
+        };
+        if !follows {
+            // A trim may have taken the batch between the check and the seek.
+            check_not_trimmed(store, topic, from)?;
+            return Err(missing(store, topic, expected));
+        }
+        expected = header.next_offset();
+        bytes += batch.len();
+        if !found.is_empty() && bytes > max_bytes {
+            break;
+        }
+        found.push(Bytes::copy_from_slice(batch));
+        iterator.next();
+    }
+    if let Err(error) = iterator.status() {
+        // What came before the damage is good; the next read meets it first.
+        if found.is_empty() {
+            return Err(damaged_at(store, topic, from, error.as_ref()));
+        }
+    }
+    if found.is_empty() {
+        let next = load_tail(store, topic)?
+            .ok_or(ReadError::TopicDeleted)?
+            .next;
+        if from > next {
+            return Err(ReadError::BeyondEnd { from, next });
+        }
+        if from < next {
+            check_not_trimmed(store, topic, from)?;
+            // A batch may have come between the seek and the look at the end.
+            if batch_at(store, topic, from)?.is_none() {
+                return Err(missing(store, topic, from));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The header of the batch that contains `offset`, or of the first after it.
+pub(crate) fn batch_at(
+    store: &Store,
+    topic: TopicKey,
+    offset: Offset,
+) -> Result<Option<BatchHeader>, ReadError> {
+    let mut iterator = store.iterate(family::LOG, &keys::topic_prefix(topic));
+    iterator.seek(keys::log_key(topic, offset));
+    match iterator.item() {
+        Some((key, batch)) => checked(store, topic, key, batch).map(Some),
+        None => match iterator.status() {
+            Ok(()) => Ok(None),
+            Err(error) => Err(damaged_at(store, topic, offset, error.as_ref())),
+        },
+    }
+}
+
+/// What of the topic can be read.
+pub(crate) fn extent(store: &Store, topic: TopicKey) -> Result<TopicExtent, ReadError> {
+    let tail = load_tail(store, topic)?.ok_or(ReadError::TopicDeleted)?;
+    Ok(TopicExtent {
+        first: tail.first,
+        next: tail.next,
+        bytes: tail.position - tail.first_position,
+    })
+}
+
+/// The first offset whose record was appended at `time_ms` or later; the next offset where there is none.
+///
+/// Append times never move back within a topic, so a binary search over offsets finds it in a few seeks.
+pub(crate) fn offset_at_time(
+    store: &Store,
+    topic: TopicKey,
+    time_ms: u64,
+) -> Result<Offset, ReadError> {
+    first_batch_where(store, topic, |header| {
+        header.leader.append_time_ms >= time_ms
+    })
+}
+
+/// The first offset of the first batch of which `wanted` holds; `wanted` must hold of every later one as well. Never
+/// below the first offset that can be read; the next offset where it holds of none.
+pub(crate) fn first_batch_where(
+    store: &Store,
+    topic: TopicKey,
+    wanted: impl Fn(&BatchHeader) -> bool,
+) -> Result<Offset, ReadError> {
+    let tail = load_tail(store, topic)?.ok_or(ReadError::TopicDeleted)?;
+    let (mut low, mut high) = (tail.first, tail.next);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let Some(header) = batch_at(store, topic, middle)? else {
+            break;
+        };
+        if wanted(&header) {
+            high = header.leader.base_offset.max(low).min(middle);
+        } else {
+            low = header.next_offset();
+        }
+    }
+    Ok(low)
+}
+
+/// A topic by its key.
+pub(crate) fn topic_meta(store: &Store, topic: TopicKey) -> Result<Option<TopicMeta>, ReadError> {
+    let Some(value) = store.get(family::TOPICS, &keys::topic_key(topic))? else {
+        return Ok(None);
+    };
+    TopicMeta::decode(topic, &value)
+        .map(Some)
+        .map_err(|error| undecodable("topic record", &error))
+}
+
+/// A topic by its name, which lives in `partition`.
+pub(crate) fn topic_named(
+    store: &Store,
+    partition: PartitionId,
+    name: &TopicName,
+) -> Result<Option<TopicMeta>, ReadError> {
+    let Some(id) = store.get(family::TOPICS, &keys::name_key(partition, name.as_str()))? else {
+        return Ok(None);
+    };
+    let id = only_u64(&id).map_err(|error| undecodable("topic name", &error))?;
+    topic_meta(
+        store,
+        TopicKey {
+            partition,
+            id: mesh_ring::ids::TopicId(id),
+        },
+    )
+}
+
+/// A binding, tombstones and expired values included.
+pub(crate) fn binding(
+    store: &Store,
+    partition: PartitionId,
+    key: &[u8],
+) -> Result<Option<Binding>, ReadError> {
+    let Some(value) = store.get(family::BINDINGS, &keys::binding_key(partition, key))? else {
+        return Ok(None);
+    };
+    Binding::decode(&value).map(Some).map_err(|error| {
+        ReadError::Damaged(Damage {
+            what: format!("binding {}", key.escape_ascii()),
+            topic: None,
+            offset: None,
+            files: store.files_of(family::BINDINGS, &keys::binding_key(partition, key)),
+            detail: error.to_string(),
+        })
+    })
+}
+
+/// The sum of a Merkle leaf; zero where nothing is stored under it.
+pub(crate) fn leaf(
+    store: &Store,
+    partition: PartitionId,
+    leaf: LeafId,
+) -> Result<LeafSum, ReadError> {
+    let Some(value) = store.get(family::MERKLE, &keys::merkle_key(partition, leaf))? else {
+        return Ok(LeafSum::default());
+    };
+    let bytes: [u8; 32] = value
+        .as_ref()
+        .try_into()
+        .map_err(|_| undecodable("merkle leaf", &CodecError::Short))?;
+    Ok(LeafSum::from_bytes(bytes))
+}
+
+fn check_not_trimmed(store: &Store, topic: TopicKey, from: Offset) -> Result<(), ReadError> {
+    let extent = store
+        .get(family::TOPICS, &keys::extent_key(topic))?
+        .ok_or(ReadError::TopicDeleted)?;
+    let first = Extent::decode(&extent)
+        .map_err(|error| undecodable("topic extent", &error))?
+        .first;
+    if from < first {
+        Err(ReadError::Trimmed { from, first })
+    } else {
+        Ok(())
+    }
+}
+
+/// Checks a stored batch against its checksums and its key.
+pub(crate) fn checked(
+    store: &Store,
+    topic: TopicKey,
+    key: &[u8],
+    batch: &[u8],
+) -> Result<BatchHeader, ReadError> {
+    let last = keys::parse_log_key(key).map_or(0, |(_, last)| last);
+    let damage = |detail: String| {
+        ReadError::Damaged(Damage {
+            what: format!("the batch that ends at offset {last} of topic {topic}"),
+            topic: Some(topic),
+            offset: Some(last),
+            files: store.files_of(family::LOG, key),
+            detail,
+        })
+    };
+    let header = verify_stored(batch).map_err(|error| damage(error.to_string()))?;
+    if header.next_offset() == last + 1 {
+        Ok(header)
+    } else {
+        Err(damage(format!(
+            "it says that it ends before offset {}",
+            header.next_offset()
+        )))
+    }
+}
+
+fn missing(store: &Store, topic: TopicKey, offset: Offset) -> ReadError {
+    damaged_at(store, topic, offset, "the batch is missing")
+}
+
+fn damaged_at(store: &Store, topic: TopicKey, offset: Offset, detail: &str) -> ReadError {
+    ReadError::Damaged(Damage {
+        what: format!("topic {topic} at offset {offset}"),
+        topic: Some(topic),
+        offset: Some(offset),
+        files: store.files_of(family::LOG, &keys::log_key(topic, offset)),
+        detail: detail.to_owned(),
+    })
+}
+
+fn undecodable(what: &str, error: &CodecError) -> ReadError {
+    ReadError::Damaged(Damage {
+        what: what.to_owned(),
+        topic: None,
+        offset: None,
+        files: Vec::new(),
+        detail: error.to_string(),
+    })
+}
+
+/// Byte position after the topic's last batch.
+pub(crate) fn end_position(store: &Store, topic: TopicKey) -> Result<u64, ReadError> {
+    Ok(load_tail(store, topic)?
+        .ok_or(ReadError::TopicDeleted)?
+        .position)
+}

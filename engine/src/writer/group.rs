@@ -1,0 +1,98 @@
+//! One group: the WriteBatch under construction, what later ops of the group must see of it, and who waits for it.
+
+use std::collections::{HashMap, HashSet};
+
+use mesh_ring::ids::{Offset, PartitionId, TopicId, TopicKey};
+use mesh_ring::merkle::{LeafId, LeafSum};
+use rocksdb::{ColumnFamily, WriteBatch};
+
+use super::Done;
+use crate::error::Stopped;
+use crate::space::Shortage;
+use crate::store::Store;
+
+pub(super) struct Group<'a> {
+    pub(super) store: &'a Store,
+    pub(super) batch: WriteBatch,
+    /// Physical time of the group, unix milliseconds.
+    pub(super) now_ms: u64,
+    /// Whether there is room for anything but control.
+    pub(super) space: Result<(), Shortage>,
+    pub(super) replies: Vec<Box<dyn Reply>>,
+    /// Topics with new records, and the next offset of each.
+    pub(super) committed: HashMap<TopicKey, Offset>,
+    /// Names created (`Some`) or deleted (`None`) in this group.
+    pub(super) names: HashMap<(PartitionId, String), Option<TopicId>>,
+    /// Topics deleted in this group.
+    pub(super) deleted: HashSet<TopicKey>,
+    /// Topics trimmed in this group: the first offset that remains, and how many bytes went.
+    pub(super) trimmed: Vec<(TopicKey, Offset, u64)>,
+    /// Bindings as this group leaves them: the encoded value, `None` where it was removed.
+    pub(super) bindings: HashMap<(PartitionId, Vec<u8>), Option<Vec<u8>>>,
+    /// Merkle leaves as this group leaves them.
+    pub(super) leaves: HashMap<(PartitionId, LeafId), LeafSum>,
+}
+
+/// An answer that waits for the group to be durable.
+pub(super) trait Reply {
+    /// Sends it; `stopped` where the group did not become durable.
+    fn send(self: Box<Self>, stopped: Option<&Stopped>);
+}
+
+struct Pending<T, E> {
+    done: Done<T, E>,
+    result: Result<T, E>,
+}
+
+impl<T, E: From<Stopped>> Reply for Pending<T, E> {
+    fn send(self: Box<Self>, stopped: Option<&Stopped>) {
+        (self.done)(match stopped {
+            None => self.result,
+            Some(stopped) => Err(stopped.clone().into()),
+        });
+    }
+}
+
+impl<'a> Group<'a> {
+    pub(super) fn new(store: &'a Store, now_ms: u64, space: Result<(), Shortage>) -> Group<'a> {
+        Group {
+            store,
+            batch: WriteBatch::default(),
+            now_ms,
+            space,
+            replies: Vec::new(),
+            committed: HashMap::new(),
+            names: HashMap::new(),
+            deleted: HashSet::new(),
+            trimmed: Vec::new(),
+            bindings: HashMap::new(),
+            leaves: HashMap::new(),
+        }
+    }
+
+    /// Keeps the answer until the group is durable: even a refusal may rest on what this group writes.
+    pub(super) fn reply<T: 'static, E: From<Stopped> + 'static>(
+        &mut self,
+        done: Done<T, E>,
+        result: Result<T, E>,
+    ) {
+        self.replies.push(Box::new(Pending { done, result }));
+    }
+
+    pub(super) fn family(&self, name: &str) -> &'a ColumnFamily {
+        self.store.family(name)
+    }
+
+    pub(super) fn put(&mut self, name: &str, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        self.batch.put_cf(self.family(name), key, value);
+    }
+
+    pub(super) fn delete(&mut self, name: &str, key: impl AsRef<[u8]>) {
+        self.batch.delete_cf(self.family(name), key);
+    }
+
+    /// Deletes every key in `from..to`.
+    pub(super) fn delete_range(&mut self, name: &str, from: &[u8], to: &[u8]) {
+        self.batch.delete_range_cf(self.family(name), from, to);
+    }
+}

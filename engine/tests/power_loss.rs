@@ -1,0 +1,212 @@
+//! Power loss, by the method that kill -9 cannot stand in for: what lies beyond the log's length at the last
+//! acknowledgement is cut or garbled, and everything acknowledged must be there. And damage *within* that length.
+
+mod support;
+
+use std::fs::{self, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use mesh_engine::{Append, Engine, OpenError, salvage};
+use support::*;
+
+/// The newest write-ahead log file and its length.
+fn newest_log(data: &Path) -> (PathBuf, u64) {
+    let mut logs: Vec<PathBuf> = fs::read_dir(data.join("db"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    logs.sort();
+    let log = logs.pop().unwrap();
+    let bytes = fs::metadata(&log).unwrap().len();
+    (log, bytes)
+}
+
+/// A small generator, so that a failing round can be run again from its number.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+#[test]
+fn what_was_not_acknowledged_may_be_cut_or_garbled_and_the_rest_is_there() {
+    let rounds: u64 = std::env::var("MESHLOG_POWER_ROUNDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(60);
+    let bench = Bench::new();
+    let engine = bench.open();
+    let topic = create(&engine, "t");
+    let mut acknowledged: u64 = 0;
+    for round in 0..rounds {
+        let mut random = Random(round + 1);
+        for _ in 0..=random.below(4) {
+            let (count, bytes) = (
+                1 + random.below(20) as usize,
+                1 + random.below(9_000) as usize,
+            );
+            let batch = noise_batch(round, count, bytes);
+            acknowledged = engine
+                .append(Append {
+                    topic,
+                    batch,
+                    expected: None,
+                })
+                .unwrap()
+                .last
+                + 1;
+        }
+        let (log, safe_bytes) = newest_log(&bench.data());
+        // The write that the power loss interrupts: complete in the copy, but never acknowledged.
+        let batch = noise_batch(
+            round + 7,
+            1 + random.below(40) as usize,
+            1 + random.below(5_000) as usize,
+        );
+        let interrupted = engine
+            .append(Append {
+                topic,
+                batch,
+                expected: None,
+            })
+            .unwrap();
+        let data = bench.crashed_copy(&format!("round{round}"));
+        let log = data.join("db").join(log.file_name().unwrap());
+        lose_power(&log, safe_bytes, &mut random);
+
+        let reopened = bench.open_at(&data);
+        let records = read_all(&reopened, topic, 0).len() as u64;
+        assert!(
+            records == acknowledged || records == interrupted.last + 1,
+            "round {round}: {records} records, {acknowledged} acknowledged"
+        );
+        assert_eq!(
+            append(&reopened, topic, &["on"]).unwrap().first,
+            records,
+            "round {round}"
+        );
+        drop(reopened);
+        fs::remove_dir_all(data).unwrap();
+        acknowledged = interrupted.last + 1;
+    }
+}
+
+/// Cuts or garbles what lies beyond `safe_bytes`.
+fn lose_power(log: &Path, safe_bytes: u64, random: &mut Random) {
+    let mut file = OpenOptions::new().write(true).open(log).unwrap();
+    let beyond = file.metadata().unwrap().len() - safe_bytes;
+    assert!(beyond > 0);
+    match random.below(4) {
+        0 => file.set_len(safe_bytes + random.below(beyond)).unwrap(),
+        1 => {
+            // A lost sector in the middle of the write.
+            let at = random.below(beyond);
+            file.seek(SeekFrom::Start(safe_bytes + at)).unwrap();
+            file.write_all(&vec![0; 512.min((beyond - at) as usize)])
+                .unwrap();
+        }
+        2 => {
+            let at = random.below(beyond);
+            file.seek(SeekFrom::Start(safe_bytes + at)).unwrap();
+            file.write_all(&noise(random.below(1 << 30), (beyond - at) as usize))
+                .unwrap();
+        }
+        _ => {
+            file.seek(SeekFrom::Start(safe_bytes)).unwrap();
+            file.write_all(&noise(random.below(1 << 30), beyond as usize))
+                .unwrap();
+            file.write_all(&noise(3, random.below(70_000) as usize))
+                .unwrap();
+        }
+    }
+}
+
+fn flip(file: &Path, at: u64) {
+    let mut bytes = fs::read(file).unwrap();
+    bytes[at as usize] ^= 0x10;
+    fs::write(file, bytes).unwrap();
+}
+
+/// A store with `count` acknowledged appends in its log, and the log's length after each.
+fn logged(count: usize) -> (Bench, Engine, mesh_ring::ids::TopicKey, Vec<u64>) {
+    let bench = Bench::new();
+    let engine = bench.open();
+    let topic = create(&engine, "t");
+    let lengths = (0..count)
+        .map(|n| {
+            engine
+                .append(Append {
+                    topic,
+                    batch: noise_batch(n as u64, 2, 700),
+                    expected: None,
+                })
+                .unwrap();
+            newest_log(&bench.data()).1
+        })
+        .collect();
+    (bench, engine, topic, lengths)
+}
+
+#[test]
+fn a_flipped_byte_in_the_middle_of_the_log_stops_the_start_and_salvage_accepts_the_loss() {
+    let (bench, _engine, topic, lengths) = logged(40);
+    let log_name = newest_log(&bench.data()).0.file_name().unwrap().to_owned();
+    for kept in [3_usize, 20, 38] {
+        let data = bench.crashed_copy(&format!("flip{kept}"));
+        flip(&data.join("db").join(&log_name), lengths[kept - 1] + 40);
+        let error = Engine::open(&data, bench.options()).err().unwrap();
+        assert!(matches!(error, OpenError::WalDamaged { .. }), "{error}");
+        assert!(error.to_string().contains("meshctl salvage"), "{error}");
+
+        let looked = salvage(&data, false).unwrap();
+        assert!(
+            looked.damaged.is_some() && looked.kept.is_empty() && looked.lost_bytes > 0,
+            "{looked:?}"
+        );
+        assert!(
+            Engine::open(&data, bench.options()).is_err(),
+            "a look changes nothing"
+        );
+
+        let report = salvage(&data, true).unwrap();
+        assert_eq!(
+            (report.lost_bytes, report.kept.len()),
+            (looked.lost_bytes, 1)
+        );
+        let engine = bench.open_at(&data);
+        assert_eq!(read_all(&engine, topic, 0).len(), kept * 2);
+        append(&engine, topic, &["on"]).unwrap();
+        drop(engine);
+        assert_eq!(salvage(&data, false).unwrap().damaged, None);
+    }
+}
+
+#[test]
+fn damage_to_the_last_acknowledged_write_is_told_apart_from_a_torn_one_once_the_writer_was_idle() {
+    let (bench, engine, topic, lengths) = logged(5);
+    let last = *lengths.last().unwrap();
+    // The marker follows by itself; wait for it.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while newest_log(&bench.data()).1 == last {
+        assert!(std::time::Instant::now() < deadline, "no marker came");
+        std::thread::yield_now();
+    }
+    let data = bench.crashed_copy("flip");
+    let log = data
+        .join("db")
+        .join(newest_log(&bench.data()).0.file_name().unwrap());
+    flip(&log, lengths[3] + 100);
+    assert!(matches!(
+        Engine::open(&data, bench.options()),
+        Err(OpenError::WalDamaged { .. })
+    ));
+    assert_eq!(read_all(&engine, topic, 0).len(), 10);
+}

@@ -1,0 +1,180 @@
+//! What is there after a crash, a clean stop, and the refusals of an open.
+
+mod support;
+
+use std::fs;
+
+use mesh_engine::{BindingWrite, Engine, OpenError, Options, prepare};
+use mesh_ring::ids::ClusterId;
+use mesh_ring::name::BindingKey;
+use support::*;
+
+fn put(engine: &Engine, key: &str, value: &'static str) -> mesh_engine::Written {
+    engine
+        .write_binding(BindingWrite {
+            key: BindingKey::new(key.as_bytes()).unwrap(),
+            value: Some(value.into()),
+            context: None,
+            expires_ms: None,
+        })
+        .unwrap()
+}
+
+#[test]
+fn everything_acknowledged_survives_a_crash_at_any_moment() {
+    let bench = Bench::new();
+    let engine = bench.open();
+    let topics: Vec<_> = (0..5).map(|n| create(&engine, &format!("t{n}"))).collect();
+    for round in 0..20_usize {
+        let topic = topics[round % topics.len()];
+        append(&engine, topic, &[&format!("r{round}")]).unwrap();
+        put(&engine, &format!("k{round}"), "v");
+        let crashed = bench.open_at(&bench.crashed_copy(&format!("crash{round}")));
+        for (n, topic) in topics.iter().enumerate() {
+            let expected: Vec<String> = (0..=round)
+                .filter(|r| r % 5 == n)
+                .map(|r| format!("r{r}"))
+                .collect();
+            assert_eq!(values(&crashed, *topic), expected, "round {round}");
+        }
+        assert_eq!(
+            crashed.list_bindings(b"k", None, 100).unwrap().len(),
+            round + 1
+        );
+    }
+}
+
+#[test]
+fn each_open_is_a_new_boot_and_epoch_and_no_dot_or_timestamp_comes_twice() {
+    let bench = Bench::new();
+    let mut last = None;
+    for boot in 1..=4 {
+        let engine = bench.open();
+        assert_eq!((engine.boot(), engine.epoch().0), (boot, boot.into()));
+        let topic = create(&engine, &format!("t{boot}"));
+        assert_eq!(append(&engine, topic, &["x"]).unwrap().epoch.0, boot.into());
+        for _ in 0..3 {
+            let written = put(&engine, "k", "v");
+            if let Some((dot, hlc)) = last {
+                assert!(written.dot > dot && written.hlc > hlc);
+            }
+            last = Some((written.dot, written.hlc));
+        }
+        // A clock that jumps back between runs must not take timestamps with it.
+        bench
+            .clock
+            .fetch_sub(3_600_000, std::sync::atomic::Ordering::Relaxed);
+        if boot % 2 == 0 {
+            engine.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_empty_directory_is_not_made_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = Engine::open(dir.path().join("none"), Options::default());
+    assert!(matches!(missing, Err(OpenError::Missing(_))));
+    let empty = Engine::open(dir.path(), Options::default());
+    assert!(matches!(empty, Err(OpenError::Missing(_))));
+    assert!(!dir.path().join("db").exists(), "nothing was written");
+}
+
+#[test]
+fn a_store_is_open_in_one_place_at_a_time() {
+    let bench = Bench::new();
+    let engine = bench.open();
+    assert!(matches!(
+        Engine::open(bench.data(), bench.options()),
+        Err(OpenError::Locked(_))
+    ));
+    engine.close().unwrap();
+    drop(engine);
+    bench.open();
+}
+
+#[test]
+fn a_store_of_another_cluster_is_refused() {
+    let bench = Bench::new();
+    drop(bench.open());
+    let options = Options {
+        expect_cluster: Some(ClusterId([9; 16])),
+        ..bench.options()
+    };
+    assert!(matches!(
+        Engine::open(bench.data(), options),
+        Err(OpenError::OtherCluster { .. })
+    ));
+}
+
+#[test]
+fn other_formats_are_refused_by_name_and_left_alone() {
+    let bench = Bench::new();
+    drop(bench.open());
+    for (version, newer) in [(2_u32, true), (0, false)] {
+        let data = bench.crashed_copy(&format!("v{version}"));
+        set_format(&data, version);
+        let outcome = Engine::open(&data, bench.options());
+        match outcome {
+            Err(OpenError::Newer {
+                found: 2,
+                current: 1,
+                ..
+            }) => assert!(newer),
+            Err(OpenError::Older {
+                found: 0,
+                current: 1,
+                ..
+            }) => assert!(!newer),
+            other => panic!("{:?}", other.err()),
+        }
+    }
+}
+
+fn set_format(data: &std::path::Path, version: u32) {
+    let path = data.join("db");
+    let options = rocksdb::Options::default();
+    let families = rocksdb::DB::list_cf(&options, &path).unwrap();
+    let db = rocksdb::DB::open_cf(&options, &path, families).unwrap();
+    db.put_cf(
+        db.cf_handle("meta").unwrap(),
+        b"format",
+        version.to_be_bytes(),
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_crash_while_the_store_is_made_is_finished_by_the_next_open() {
+    let bench = Bench::new();
+    drop(bench.open());
+    // The store carries its identity already, the bootstrap file is still there.
+    let spare = tempfile::tempdir().unwrap();
+    prepare(&spare.path().join("data"), &identity()).unwrap();
+    fs::copy(
+        spare.path().join("data/bootstrap"),
+        bench.data().join("bootstrap"),
+    )
+    .unwrap();
+    drop(bench.open());
+    assert!(!bench.data().join("bootstrap").exists());
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_written_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("data");
+    fs::write(&file, "in the way").unwrap();
+    assert!(matches!(
+        Engine::open(&file, Options::default()),
+        Err(OpenError::Missing(_))
+    ));
+    let bench = Bench::new();
+    drop(bench.open());
+    fs::remove_file(bench.data().join("lock")).unwrap();
+    fs::create_dir(bench.data().join("lock")).unwrap();
+    assert!(matches!(
+        Engine::open(bench.data(), bench.options()),
+        Err(OpenError::Io { .. })
+    ));
+}

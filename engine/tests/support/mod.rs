@@ -1,0 +1,188 @@
+//! What the engine's tests share: a store in a temporary directory, small batches, and copies as a crash leaves them.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mesh_engine::batch::{BatchBuilder, Compression, ProducerStamp, Record, records};
+use mesh_engine::{Append, AppendError, Appended, Engine, Identity, Options, TopicConfig, prepare};
+use mesh_ring::ids::{ClusterId, NodeId, Offset, ProducerId, TopicKey};
+use mesh_ring::name::TopicName;
+use tempfile::TempDir;
+
+/// Where the tests' clock begins, in unix milliseconds.
+pub const START_MS: u64 = 1_700_000_000_000;
+
+pub struct Bench {
+    pub dir: TempDir,
+    pub clock: Arc<AtomicU64>,
+}
+
+impl Bench {
+    pub fn new() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(&dir.path().join("data"), &identity()).unwrap();
+        Bench {
+            dir,
+            clock: Arc::new(AtomicU64::new(START_MS)),
+        }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn options(&self) -> Options {
+        let clock = Arc::clone(&self.clock);
+        Options {
+            reserve_bytes: 0,
+            clock: Arc::new(move || clock.load(Ordering::Relaxed)),
+            ..Options::default()
+        }
+    }
+
+    pub fn open(&self) -> Engine {
+        Engine::open(self.data(), self.options()).unwrap()
+    }
+
+    pub fn advance(&self, ms: u64) {
+        self.clock.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// A copy of the directory as it is now: what a machine that dies at this moment finds afterwards.
+    pub fn crashed_copy(&self, name: &str) -> PathBuf {
+        let to = self.dir.path().join(name);
+        copy_dir(&self.data(), &to);
+        to
+    }
+
+    pub fn open_at(&self, data: &Path) -> Engine {
+        Engine::open(data, self.options()).unwrap()
+    }
+}
+
+pub fn identity() -> Identity {
+    Identity {
+        cluster: ClusterId([1; 16]),
+        node: NodeId([2; 16]),
+        name: "n1".into(),
+        partitions: 8,
+    }
+}
+
+pub fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+pub fn create(engine: &Engine, name: &str) -> TopicKey {
+    create_with(engine, name, TopicConfig::default())
+}
+
+pub fn create_with(engine: &Engine, name: &str, config: TopicConfig) -> TopicKey {
+    engine
+        .create_topic(&TopicName::new(name).unwrap(), config)
+        .unwrap()
+        .key
+}
+
+pub fn batch(values: &[&str], producer: Option<ProducerStamp>) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for value in values {
+        builder.push(&record(value.as_bytes().to_vec())).unwrap();
+    }
+    builder.finish(producer).unwrap()
+}
+
+pub fn record(value: Vec<u8>) -> Record {
+    Record {
+        key: None,
+        value: value.into(),
+        headers: Vec::new(),
+        timestamp_ms: 0,
+    }
+}
+
+/// One record of `bytes` bytes that do not compress.
+pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut out = Vec::with_capacity(bytes + 8);
+    while out.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        out.extend_from_slice(&state.to_le_bytes());
+    }
+    out.truncate(bytes);
+    out
+}
+
+pub fn noise_batch(seed: u64, count: usize, bytes: usize) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for n in 0..count {
+        builder
+            .push(&record(noise(seed * 1_000 + n as u64, bytes)))
+            .unwrap();
+    }
+    builder.finish(None).unwrap()
+}
+
+pub fn append(engine: &Engine, topic: TopicKey, values: &[&str]) -> Result<Appended, AppendError> {
+    engine.append(Append {
+        topic,
+        batch: batch(values, None),
+        expected: None,
+    })
+}
+
+pub fn producer(n: u8) -> ProducerId {
+    ProducerId::new(START_MS, [n; 10])
+}
+
+pub fn stamp(n: u8, epoch: u32, sequence: u32) -> Option<ProducerStamp> {
+    Some(ProducerStamp {
+        id: producer(n),
+        epoch,
+        sequence,
+    })
+}
+
+/// Every record from `from` to the end, as (offset, value).
+pub fn read_all(engine: &Engine, topic: TopicKey, from: Offset) -> Vec<(Offset, String)> {
+    let mut next = from;
+    let mut all = Vec::new();
+    loop {
+        let stored = engine.read(topic, next, 1 << 20).unwrap();
+        if stored.is_empty() {
+            return all;
+        }
+        for batch in stored {
+            for item in records(&batch).unwrap() {
+                let (offset, record) = item.unwrap();
+                if offset >= next {
+                    assert_eq!(offset, next, "offsets are dense");
+                    all.push((offset, String::from_utf8_lossy(&record.value).into_owned()));
+                    next = offset + 1;
+                }
+            }
+        }
+    }
+}
+
+pub fn values(engine: &Engine, topic: TopicKey) -> Vec<String> {
+    let first = engine.describe(topic).unwrap().first;
+    read_all(engine, topic, first)
+        .into_iter()
+        .map(|(_, value)| value)
+        .collect()
+}

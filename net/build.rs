@@ -1,0 +1,9 @@
+//! Compiles the protobuf messages. Protox is a compiler in Rust, so that no `protoc` has to be installed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let files = ["request", "reply", "topic", "append", "tail"].map(|name| format!("meshlog/v1/{name}.proto"));
+    let descriptors = protox::compile(files, ["proto"])?;
+    prost_build::Config::new().bytes(["."]).compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! The transport: QUIC endpoints for both sides, and the settings that they share.
+
+mod socket;
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+use quinn::{
+    AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt, congestion::CubicConfig,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use socket::CuttingSocket;
+
+use crate::identity::{Credentials, IdentityError};
+
+/// A connection over which nothing arrives for so long is lost.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client with nothing to say says so this often, well within [`IDLE_TIMEOUT`].
+pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// Most streams that one peer may have open at a time. Further ones wait at the peer.
+pub const STREAMS_MAX: u32 = 1024;
+
+/// Settings that trade memory and the path's character for speed. The defaults were measured with
+/// `cargo run --release --example bulk`; see there.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// Bytes that a peer may send on one stream ahead of the reader.
+    pub stream_window_bytes: u32,
+    /// Bytes that a peer may send on all streams of a connection ahead of their readers: the most that a slow reader
+    /// makes this side buffer.
+    pub connection_window_bytes: u32,
+    /// Bytes written and not yet acknowledged that a connection keeps: the most that a slow peer makes this side buffer.
+    pub send_window_bytes: u64,
+    /// Largest UDP payload to look for. What the path carries is found by probing, starting low.
+    pub mtu_max: u16,
+    /// Bytes asked of the kernel for each of the socket's two buffers. It may give less.
+    pub socket_buffer_bytes: usize,
+    /// Packets that a receiver may take in before it acknowledges.
+    pub ack_every: u32,
+    /// Bytes sent at once on a new connection.
+    pub initial_window_bytes: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            stream_window_bytes: 16 << 20,
+            connection_window_bytes: 64 << 20,
+            send_window_bytes: 16 << 20,
+            mtu_max: 65_527,
+            socket_buffer_bytes: 8 << 20,
+            ack_every: 10,
+            initial_window_bytes: 1 << 20,
+        }
+    }
+}
+
+impl Tuning {
+    fn transport(&self) -> TransportConfig {
+        let mut mtu = MtuDiscoveryConfig::default();
+        mtu.upper_bound(self.mtu_max);
+        let mut acks = AckFrequencyConfig::default();
+        acks.ack_eliciting_threshold(VarInt::from_u32(self.ack_every));
+        let mut congestion = CubicConfig::default();
+        congestion.initial_window(self.initial_window_bytes);
+        let mut transport = TransportConfig::default();
+        transport
+            .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .datagram_receive_buffer_size(None)
+            .stream_receive_window(VarInt::from_u32(self.stream_window_bytes))
+            .receive_window(VarInt::from_u32(self.connection_window_bytes))
+            .send_window(self.send_window_bytes)
+            .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32))))
+            .initial_rtt(Duration::from_millis(10))
+            .mtu_discovery_config(Some(mtu))
+            .ack_frequency_config(Some(acks))
+            .congestion_controller_factory(Arc::new(congestion));
+        transport
+    }
+
+    fn endpoint(&self) -> io::Result<EndpointConfig> {
+        let mut config = EndpointConfig::default();
+        config.max_udp_payload_size(self.mtu_max).map_err(io::Error::other)?;
+        Ok(config)
+    }
+
+    fn socket(&self, addr: SocketAddr) -> io::Result<UdpSocket> {
+        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+        if addr.is_ipv6() {
+            // Where the system cannot do both families, IPv6 alone is what was asked for.
+            let _ = socket.set_only_v6(false);
+        }
+        // The kernel gives what its limits allow, and smaller buffers only cost speed.
+        let _ = socket.set_recv_buffer_size(self.socket_buffer_bytes);
+        let _ = socket.set_send_buffer_size(self.socket_buffer_bytes);
+        socket.bind(&addr.into())?;
+        Ok(socket.into())
+    }
+}
+
+/// An endpoint could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// The identity cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Why; most often that another process has it.
+        source: io::Error,
+    },
+}
+
+/// Opens an endpoint that accepts connections on `addr` (port 0: any free one) and can dial too.
+///
+/// # Errors
+/// [`EndpointError`].
+pub fn server_endpoint(addr: SocketAddr, credentials: &Credentials, tuning: &Tuning) -> Result<Endpoint, EndpointError> {
+    let mut config = ServerConfig::with_crypto(Arc::new(credentials.server()?));
+    config.transport_config(Arc::new(tuning.transport()));
+    // A client that moves is a new client.
+    config.migration(false);
+    open(addr, Some(config), tuning).map_err(|source| EndpointError::Listen { addr, source })
+}
+
+/// Opens an endpoint that dials addresses of `peer`'s family, from any free port.
+///
+/// # Errors
+/// [`EndpointError`].
+pub fn client_endpoint(peer: SocketAddr, credentials: &Credentials, tuning: &Tuning) -> Result<Endpoint, EndpointError> {
+    let addr = match peer {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let mut transport = tuning.transport();
+    transport.keep_alive_interval(Some(KEEP_ALIVE)).max_concurrent_bidi_streams(VarInt::from_u32(0));
+    let mut config = ClientConfig::new(Arc::new(credentials.client()?));
+    config.transport_config(Arc::new(transport));
+    let mut endpoint = open(addr, None, tuning).map_err(|source| EndpointError::Listen { addr, source })?;
+    endpoint.set_default_client_config(config);
+    Ok(endpoint)
+}
+
+fn open(addr: SocketAddr, server: Option<ServerConfig>, tuning: &Tuning) -> io::Result<Endpoint> {
+    let socket = Arc::new(CuttingSocket::new(tuning.socket(addr)?)?);
+    Endpoint::new_with_abstract_socket(tuning.endpoint()?, server, socket, Arc::new(TokioRuntime))
+}
