@@ -1,5 +1,6 @@
 //! What can be typed: the flags common to every command, and the list of commands.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
     bench, ca, completions, delete, demo, dev, get, info, init, list, migrate, publish, put, ring, routes, salvage,
@@ -122,7 +123,7 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
                 ExitCode::from(error::Exit::Usage as u8)
             }
             _ => {
-                error::tell(&mistake_line(&rendered.to_string()));
+                error::tell(&mistake_line(&rendered.to_string(), std::env::args_os()));
                 ExitCode::from(error::Exit::Usage as u8)
             }
         }
@@ -130,28 +131,30 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
 }
 
 /// Takes clap's paragraph down to its cause; the usage synopsis stays in `--help`, which the line names.
-fn mistake_line(rendered: &str) -> String {
-    let usage = rendered.lines().find_map(|line| line.strip_prefix("Usage: "));
-    // The synopsis begins with the command's words: those before the first flag or operand.
-    let command: Vec<&str> = usage
-        .unwrap_or("meshctl")
-        .split_whitespace()
-        .take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()))
-        .collect();
-    let cause = rendered
-        .lines()
-        .filter(|line| !line.starts_with("Usage: ") && !line.starts_with("For more information"))
-        .collect::<Vec<_>>()
-        .join("\n");
-    let cause = error::one_line(&cause);
+fn mistake_line(rendered: &str, words: impl Iterator<Item = OsString>) -> String {
+    let is_cause = |line: &&str| !line.starts_with("Usage: ") && !line.starts_with("For more information");
+    let cause: Vec<&str> = rendered.lines().filter(is_cause).collect();
+    let cause = error::one_line(&cause.join("\n"));
     let cause = cause.strip_prefix("error: ").unwrap_or(&cause);
-    format!("{cause} (see `{} --help`)", command.join(" "))
+    format!("{cause} (see `{} --help`)", command_typed(words))
+}
+
+/// The command that these words name, as far as it can be told.
+fn command_typed(words: impl Iterator<Item = OsString>) -> String {
+    let mut command = Cli::command();
+    let mut typed = vec![command.get_name().to_owned()];
+    for word in words.skip(1) {
+        if let Some(sub) = command.find_subcommand(&word) {
+            typed.push(sub.get_name().to_owned());
+            command = sub.clone();
+        }
+    }
+    typed.join(" ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -176,7 +179,7 @@ mod tests {
     fn mistakes_are_one_line_that_names_the_help() {
         let line = |words: &[&str]| {
             let mistake = Cli::try_parse_from(words).unwrap_err();
-            mistake_line(&mistake.render().to_string())
+            mistake_line(&mistake.render().to_string(), words.iter().map(OsString::from))
         };
         let missing = line(&["meshctl", "put", "k"]);
         assert!(missing.contains("<VALUE>"), "{missing}");
@@ -184,5 +187,8 @@ mod tests {
         let unknown = line(&["meshctl", "topic", "trim", "t", "--befor", "3"]);
         assert!(unknown.contains("--befor"), "{unknown}");
         assert!(!unknown.contains('\n'), "{unknown}");
+        assert!(unknown.ends_with("(see `meshctl topic trim --help`)"), "{unknown}");
+        let invalid = line(&["meshctl", "--quiet", "tail", "t", "--last", "x"]);
+        assert!(invalid.ends_with("(see `meshctl tail --help`)"), "{invalid}");
     }
 }

@@ -5,7 +5,6 @@
 
 mod args;
 mod commands;
-mod config_files;
 mod error;
 mod json;
 mod layout;

@@ -50,8 +50,7 @@ impl Session {
 
     pub(crate) fn client_config(&self) -> Result<ClientConfig, Failure> {
         let path = config_path(self.common.config.as_deref(), std::env::var_os("HOME").map(PathBuf::from))?;
-        let mut config =
-            ClientConfig::load(&path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+        let mut config = ClientConfig::load(&path).map_err(|e| Failure::usage(e.to_string()))?;
         if !self.common.nodes.is_empty() {
             config.nodes.clone_from(&self.common.nodes);
         }

@@ -41,6 +41,20 @@ pub(crate) fn parse_moment(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A length of time as [`parse_duration`] reads it: `7d`, `1h30m`, `250ms`.
+pub(crate) fn human_duration(length_ms: u64) -> String {
+    const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+    let mut left = length_ms;
+    let mut text = String::new();
+    for (unit, size) in UNITS {
+        if left >= size {
+            text += &format!("{}{unit}", left / size);
+            left %= size;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
 /// The wall clock in unix milliseconds; 0 on a clock set before 1970.
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -60,6 +74,14 @@ mod tests {
         assert_eq!(ms("7d"), Ok(7 * 86_400_000));
         for bad in ["", "0s", "-3s", "soon", "10", "s"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn printed_lengths_read_back() {
+        for (ms, text) in [(0, "0s"), (250, "250ms"), (5_400_000, "1h30m"), (7 * 86_400_000, "7d"), (61_001, "1m1s1ms")] {
+            assert_eq!(human_duration(ms), text);
+            assert!(ms == 0 || parse_duration(text) == Ok(Duration::from_millis(ms)));
         }
     }
 

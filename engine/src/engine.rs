@@ -260,7 +260,7 @@ impl Engine {
             return done(Err(AppendError::Invalid(error)));
         }
         let bytes = append.batch.len() + OP_BYTES;
-        self.submit(Op::Append(append, Box::new(done)), bytes);
+        self.queue.push(Op::Append(append, Box::new(done)), bytes);
     }
 
     /// Whole stored batches, verbatim, from the one that contains `from`, until `max_bytes` are reached; at least one
@@ -335,7 +335,7 @@ impl Engine {
     ) {
         let bytes =
             write.value.as_ref().map_or(0, Bytes::len) + write.key.as_bytes().len() + OP_BYTES;
-        self.submit(Op::Write(write, Box::new(done)), bytes);
+        self.queue.push(Op::Write(write, Box::new(done)), bytes);
     }
 
     /// A binding with all its versions, tombstones and expired values included; see [`Binding::live`].
@@ -407,7 +407,8 @@ impl Engine {
         &self.schedule
     }
 
-    pub(crate) fn now_ms(&self) -> u64 {
+    /// Physical time as the store sees it, in unix milliseconds: what expiry is judged by.
+    pub fn now_ms(&self) -> u64 {
         (self.clock)()
     }
 
@@ -421,16 +422,8 @@ impl Engine {
         let done = Box::new(move |result| {
             let _ = sender.send(result);
         });
-        if let Err((op, stopped)) = self.queue.push_control(op(done)) {
-            op.refuse(&stopped);
-        }
+        self.queue.push_control(op(done));
         Answer(receiver)
-    }
-
-    fn submit(&self, op: Op, bytes: usize) {
-        if let Err((op, stopped)) = self.queue.push(op, bytes) {
-            op.refuse(&stopped);
-        }
     }
 }
 

@@ -41,6 +41,11 @@ pub enum OpenError {
         /// This version's format.
         current: u32,
     },
+    /// A migration of the store was begun and not finished.
+    #[error(
+        "{0} is half migrated: run `meshctl migrate` on the node's folder again, it goes on where it stopped"
+    )]
+    HalfMigrated(PathBuf),
     /// The store belongs to another cluster.
     #[error(
         "{data} belongs to cluster {found}, not to {expected}: this node was given another node's data"

@@ -39,6 +39,8 @@ pub mod family {
 pub mod meta {
     /// u32 BE: the format version of everything else.
     pub const FORMAT: &[u8] = b"format";
+    /// Present while a migration is under way; written by `mesh-migrations`.
+    pub const MIGRATION: &[u8] = b"migration";
     /// Who this store belongs to.
     pub const IDENTITY: &[u8] = b"identity";
     /// u32 BE: how often the store was opened for writing.

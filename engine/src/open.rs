@@ -1,8 +1,10 @@
 //! Opening a store: everything that is checked, in order, before the first write.
 //!
-//! 1. One process: the lock. 2. There is a store, or a bootstrap file that lets it be made. 3. The write-ahead log: a
-//! torn tail is cut, damage refuses. 4. The format is ours. 5. The identity is the expected one. 6. The boot count is
-//! raised, durably, before anything else happens under it.
+//! - One process: the lock.
+//! - There is a store, or a bootstrap file that lets it be made.
+//! - The write-ahead log: a torn tail is cut, damage refuses.
+//! - The format is ours, and the identity is the expected one.
+//! - The boot count is raised, durably, before anything else happens under it.
 //!
 //! Nothing is scanned: the time depends on the log to replay, which is bounded, not on what is stored.
 
@@ -157,6 +159,9 @@ fn read_meta(
             .map_err(|error| damaged(error.to_string()))?;
         Ok(value.map(|value| value.to_vec()))
     };
+    if read(meta::MIGRATION)?.is_some() {
+        return Err(OpenError::HalfMigrated(data.to_owned()));
+    }
     match (read(meta::FORMAT)?, &bootstrap) {
         (Some(format), _) => {
             let found =

@@ -1,5 +1,11 @@
 //! Bindings through the engine's doors: contexts, siblings, expiry, tombstones, listings, leaves.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests fail by panicking"
+)]
+
 mod support;
 
 use std::ops::ControlFlow;

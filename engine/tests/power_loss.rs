@@ -1,6 +1,12 @@
 //! Power loss, by the method that kill -9 cannot stand in for: what lies beyond the log's length at the last
 //! acknowledgement is cut or garbled, and everything acknowledged must be there. And damage *within* that length.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests fail by panicking"
+)]
+
 mod support;
 
 use std::fs::{self, OpenOptions};

@@ -1,5 +1,11 @@
 //! What is there after a crash, a clean stop, and the refusals of an open.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests fail by panicking"
+)]
+
 mod support;
 
 use std::fs;
@@ -113,7 +119,7 @@ fn other_formats_are_refused_by_name_and_left_alone() {
     drop(bench.open());
     for (version, newer) in [(2_u32, true), (0, false)] {
         let data = bench.crashed_copy(&format!("v{version}"));
-        set_format(&data, version);
+        set_meta(&data, b"format", &version.to_be_bytes());
         let outcome = Engine::open(&data, bench.options());
         match outcome {
             Err(OpenError::Newer {
@@ -131,17 +137,22 @@ fn other_formats_are_refused_by_name_and_left_alone() {
     }
 }
 
-fn set_format(data: &std::path::Path, version: u32) {
+#[test]
+fn a_half_migrated_store_is_refused() {
+    let bench = Bench::new();
+    drop(bench.open());
+    set_meta(&bench.data(), b"migration", b"anything");
+    let error = Engine::open(bench.data(), bench.options()).err().unwrap();
+    assert!(matches!(error, OpenError::HalfMigrated(_)), "{error}");
+}
+
+fn set_meta(data: &std::path::Path, key: &[u8], value: &[u8]) {
     let path = data.join("db");
     let options = rocksdb::Options::default();
     let families = rocksdb::DB::list_cf(&options, &path).unwrap();
     let db = rocksdb::DB::open_cf(&options, &path, families).unwrap();
-    db.put_cf(
-        db.cf_handle("meta").unwrap(),
-        b"format",
-        version.to_be_bytes(),
-    )
-    .unwrap();
+    db.put_cf(db.cf_handle("meta").unwrap(), key, value)
+        .unwrap();
 }
 
 #[test]

@@ -1,5 +1,11 @@
 //! The disk: retention by age and bytes, space that comes back, the reserve, and a write that fails.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests fail by panicking"
+)]
+
 mod support;
 
 use std::ops::ControlFlow;

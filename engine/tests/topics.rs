@@ -1,5 +1,11 @@
 //! Topics through the engine's doors: order, ranges, trims, retries, conditions, cursors, deletion.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests fail by panicking"
+)]
+
 mod support;
 
 use mesh_engine::{Append, AppendError, ReadError, TopicConfig, TopicError};

@@ -7,7 +7,6 @@ use mesh_net::client::ClientConfig;
 use mesh_net::identity::{Access, Authority, Grant, Grants, IdentityError, Scope, Validity};
 use serde_json::json;
 
-use crate::config_files;
 use crate::error::Failure;
 use crate::layout::Layout;
 use crate::session::Session;
@@ -94,14 +93,14 @@ fn issue_client(args: &IssueClient, session: &mut Session) -> Result<(), Failure
     };
     let own = layout.client().join("client.toml");
     let nodes = ClientConfig::load(&own)
-        .map_err(|e| Failure::failed(format!("{}: {e}", own.display())))?
+        .map_err(|e| Failure::failed(e.to_string()))?
         .nodes;
     let folder = layout.issued(&args.name);
     Authority::load(&layout.authority())
         .and_then(|ca| ca.issue_client(&folder, &args.name, &grants(args), Validity::days(args.days)))
         .map_err(failed)?;
-    config_files::write_client(&folder, &nodes)?;
     let config = folder.join("client.toml");
+    ClientConfig::write_new(&config, &nodes).map_err(|e| Failure::failed(e.to_string()))?;
     if session.out.is_json() {
         return session
             .out

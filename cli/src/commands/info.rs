@@ -1,8 +1,83 @@
-//! `meshctl info`.
+//! `meshctl info`: facts about a node.
+
+use mesh_net::client::{Client, NodeInfo};
+use serde_json::{Value, json};
+
 use crate::error::Failure;
 use crate::session::Session;
-/// x
+use crate::time::human_duration;
+use crate::units::human_bytes;
+
+/// Show facts about a node
 #[derive(Debug, clap::Args)]
-#[command(after_help = "meshctl info")]
-pub(crate) struct Args {}
-pub(crate) async fn run(_args: &Args, _session: &mut Session) -> Result<(), Failure> { Ok(()) }
+#[command(after_help = "Examples:
+  meshctl info
+  meshctl info n1
+  meshctl info 127.0.0.1:7400 --output json")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    node: NodeArg,
+}
+
+/// Which node a command is about.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NodeArg {
+    /// The node's name or HOST:PORT [default: the first that answers]
+    #[arg(value_name = "NODE")]
+    named: Option<String>,
+}
+
+impl NodeArg {
+    /// A client of that node, and what the node says about itself.
+    pub(crate) async fn connect(&self, session: &Session) -> Result<(Client, NodeInfo), Failure> {
+        let address = self.named.as_deref().filter(|named| named.contains(':'));
+        let client = session.connect_to(address).await?;
+        let info = client.info().await?;
+        match &self.named {
+            Some(name) if address.is_none() && *name != info.name => Err(Failure::not_found(format!(
+                "no node {name}: the cluster has {}",
+                info.name
+            ))),
+            _ => Ok((client, info)),
+        }
+    }
+}
+
+pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
+    let (client, info) = args.node.connect(session).await?;
+    client.close().await;
+    if session.out.is_json() {
+        return session.out.json(&object(&info));
+    }
+    session.out.facts(&[
+        ("name", info.name.clone()),
+        ("id", info.node.to_string()),
+        ("cluster", info.cluster.to_string()),
+        ("address", info.address.clone()),
+        ("version", info.version.clone()),
+        ("data format", info.format.to_string()),
+        ("partitions", info.partitions.to_string()),
+        ("epoch", info.epoch.to_string()),
+        ("boots", info.boot.to_string()),
+        ("up for", human_duration(info.uptime.as_secs() * 1000)),
+        ("connections", info.connections.to_string()),
+        ("disk free", human_bytes(info.free_bytes)),
+    ])
+}
+
+fn object(info: &NodeInfo) -> Value {
+    json!({
+        "name": info.name,
+        "id": info.node.to_string(),
+        "cluster": info.cluster.to_string(),
+        "address": info.address,
+        "version": info.version,
+        "format": info.format,
+        "partitions": info.partitions,
+        "epoch": info.epoch,
+        "boot": info.boot,
+        "uptime_ms": u64::try_from(info.uptime.as_millis()).unwrap_or(u64::MAX),
+        "connections": info.connections,
+        "free_bytes": info.free_bytes,
+    })
+}

@@ -4,13 +4,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use mesh_engine::Identity;
+use mesh_engine::{Identity, RESERVE_BYTES_DEFAULT};
+use mesh_net::client::ClientConfig;
 use mesh_net::identity::{Authority, Grants, Validity};
+use mesh_net::node::NODE_FILE;
 use mesh_ring::ids::{ClusterId, NodeId};
 use mesh_ring::limits::PARTITIONS_MAX;
 use serde_json::json;
 
-use crate::config_files;
 use crate::error::Failure;
 use crate::layout::{self, Layout};
 use crate::session::Session;
@@ -124,7 +125,8 @@ fn fill(layout: &Layout, shape: &Shape, address: String) -> Result<Made, Failure
     authority
         .issue_node(&folder.join("identity"), name, &[host_of(&made.address)], Validity::ten_years())
         .map_err(identities)?;
-    config_files::write_node(&folder, &made.address)?;
+    let file = folder.join(NODE_FILE);
+    fs::write(&file, node_file(&made)).map_err(|e| Failure::file("write", &file, &e))?;
     let identity = Identity {
         cluster: made.cluster,
         node: made.node,
@@ -137,8 +139,29 @@ fn fill(layout: &Layout, shape: &Shape, address: String) -> Result<Made, Failure
     authority
         .issue_client(&client, "admin", &Grants::all(), Validity::ten_years())
         .map_err(identities)?;
-    config_files::write_client(&client, std::slice::from_ref(&made.address))?;
+    ClientConfig::write_new(&client.join("client.toml"), std::slice::from_ref(&made.address))
+        .map_err(|e| Failure::failed(e.to_string()))?;
     Ok(made)
+}
+
+/// A new node's `node.toml`.
+fn node_file(made: &Made) -> String {
+    format!(
+        "# Where this node serves (UDP). Port 0 lets the system choose one at each start.
+listen = {listen}
+# A store of any other cluster is refused.
+cluster = \"{cluster}\"
+
+# What else can be set, with its default:
+# reserve_bytes = {RESERVE_BYTES_DEFAULT}  # writes are refused while the disk has less than this free
+# cache_bytes = 67108864  # memory for blocks that were read
+# write_buffer_bytes = 67108864  # memory that gathers writes before they become files
+# scrub_bytes_per_second = 16777216  # how fast stored data is re-read and checked; 0: never
+",
+        // A TOML string: what JSON calls one, too.
+        listen = serde_json::Value::from(made.address.as_str()),
+        cluster = made.cluster,
+    )
 }
 
 impl Shape {

@@ -1,8 +1,70 @@
-//! `meshctl routes`.
+//! `meshctl routes`: where a key or a topic lives.
+
+use std::ffi::OsString;
+
+use bytes::Bytes;
+use mesh_ring::hash::KeyHash;
+use mesh_ring::name::{BindingKey, TopicName};
+use serde_json::json;
+
 use crate::error::Failure;
+use crate::json::{Object, put_bytes};
 use crate::session::Session;
-/// x
+use crate::values;
+
+/// Show where a key or a topic lives
 #[derive(Debug, clap::Args)]
-#[command(after_help = "meshctl routes")]
-pub(crate) struct Args {}
-pub(crate) async fn run(_args: &Args, _session: &mut Session) -> Result<(), Failure> { Ok(()) }
+#[command(after_help = "Examples:
+  meshctl routes user:123
+  meshctl routes --topic commits --output json
+
+Computed from the name alone: the key or topic need not exist.")]
+pub(crate) struct Args {
+    /// The key
+    #[arg(required_unless_present = "topic")]
+    key: Option<OsString>,
+    /// The topic
+    #[arg(long, value_name = "TOPIC", conflicts_with = "key")]
+    topic: Option<String>,
+}
+
+impl Args {
+    /// What kind of name it is, and the name.
+    fn subject(&self) -> Result<(&'static str, Bytes), Failure> {
+        let refused = |e: mesh_ring::name::NameError| Failure::usage(e.to_string());
+        if let Some(topic) = &self.topic {
+            let name = TopicName::new(topic).map_err(refused)?;
+            return Ok(("topic", Bytes::copy_from_slice(name.as_bytes())));
+        }
+        let key = values::argument(self.key.as_deref().unwrap_or_default());
+        BindingKey::new(&key).map_err(refused)?;
+        Ok(("key", key))
+    }
+}
+
+pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
+    let (kind, name) = args.subject()?;
+    let client = session.connect().await?;
+    let info = client.info().await?;
+    client.close().await;
+    let hash = KeyHash::of(&name);
+    let partition = hash.partition(info.partitions);
+    if session.out.is_json() {
+        let mut object = Object::new();
+        put_bytes(&mut object, kind, &name);
+        object.insert("hash".to_owned(), hash.to_string().into());
+        object.insert("partition".to_owned(), partition.0.into());
+        object.insert("replicas".to_owned(), json!([info.name]));
+        object.insert("leader".to_owned(), info.name.clone().into());
+        object.insert("epoch".to_owned(), info.epoch.into());
+        return session.out.json(&object);
+    }
+    session.out.facts(&[
+        (kind, String::from_utf8_lossy(&name).into_owned()),
+        ("hash", hash.to_string()),
+        ("partition", partition.to_string()),
+        ("replicas", info.name.clone()),
+        ("leader", info.name.clone()),
+        ("epoch", info.epoch.to_string()),
+    ])
+}

@@ -100,7 +100,12 @@ async fn print_all(
             loop {
                 tokio::select! {
                     biased;
-                    _ = interrupt.received() => return Ok(()),
+                    // The ordinary end of a follower; anything else has not come to its end.
+                    signal = interrupt.received() => return if args.follow {
+                        Ok(())
+                    } else {
+                        Err(Failure::failed(format!("stopped by {signal} before the end")))
+                    },
                     batch = &mut next => break batch?,
                     () = due(cursor.as_ref()) => commit(cursor).await?,
                 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::error::Failure;
 use crate::session::Session;
-use crate::time::parse_duration;
+use crate::time::{human_duration, parse_duration};
 use crate::units::{grouped, human_bytes, parse_bytes};
 
 /// Names asked for at a time.
@@ -136,7 +136,7 @@ async fn describe(args: &Describe, client: &Client, session: &mut Session) -> Re
         return session.out.json(&object(&topic));
     }
     let for_ever = || "for ever".to_owned();
-    let age = topic.config.retention_age_ms.map(|ms| format!("{:?}", Duration::from_millis(ms)));
+    let age = topic.config.retention_age_ms.map(human_duration);
     let size = topic.config.retention_bytes.map(human_bytes);
     session.out.facts(&[
         ("topic", topic.name.clone()),

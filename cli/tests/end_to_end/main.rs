@@ -1,6 +1,6 @@
 //! The real binary from the outside: nodes that serve, are killed and come back, and clients that are told so.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod access;
 mod bad_input;

@@ -30,15 +30,15 @@ impl State {
         let Some(tail) = self.tail(group, topic).map_err(AppendError::Read)? else {
             return Err(AppendError::TopicDeleted);
         };
-        if let Some(stamp) = header.producer {
-            if let Verdict::Duplicate { first, last } = self.verdict(group, topic, stamp)? {
-                return Ok(Appended {
-                    first,
-                    last,
-                    epoch,
-                    duplicate: true,
-                });
-            }
+        if let Some(stamp) = header.producer
+            && let Verdict::Duplicate { first, last } = self.verdict(group, topic, stamp)?
+        {
+            return Ok(Appended {
+                first,
+                last,
+                epoch,
+                duplicate: true,
+            });
         }
         if let Some(expected) = expected.filter(|expected| *expected != tail.next) {
             return Err(AppendError::WrongOffset {

@@ -192,25 +192,24 @@ impl Writer {
     pub(crate) fn run(mut self) -> Result<(), Stopped> {
         let mut unmarked = false;
         loop {
-            let outcome = match self.queue.take(unmarked.then_some(MARKER_AFTER)) {
+            match self.queue.take(unmarked.then_some(MARKER_AFTER)) {
                 Taken::Ops(ops) => {
                     unmarked = true;
-                    self.commit(ops)
+                    self.commit(ops)?;
                 }
                 Taken::Idle => {
                     unmarked = false;
-                    self.mark()
+                    self.mark().map_err(|error| self.stop(&error, Vec::new()))?;
                 }
-                Taken::Closed => return self.close().map_err(|error| self.stop(&error)),
-            };
-            if let Err(error) = outcome {
-                return Err(self.stop(&error));
+                Taken::Closed => {
+                    return self.close().map_err(|error| self.stop(&error, Vec::new()));
+                }
             }
         }
     }
 
     /// Stages, syncs and answers one group.
-    fn commit(&mut self, ops: Vec<Op>) -> Result<(), rocksdb::Error> {
+    fn commit(&mut self, ops: Vec<Op>) -> Result<(), Stopped> {
         let store = Arc::clone(&self.store);
         self.state.forget_idle();
         let mut group = Group::new(&store, (self.options.clock)(), self.space.check());
@@ -227,17 +226,10 @@ impl Writer {
             trimmed,
             ..
         } = group;
-        if !batch.is_empty() {
-            if let Err(error) = store.write_synced(batch) {
-                let stopped = stopped_by(&error);
-                // Told before anyone can take the silence for something else.
-                let queued = self.queue.stop(&stopped);
-                replies
-                    .into_iter()
-                    .for_each(|reply| reply.send(Some(&stopped)));
-                queued.into_iter().for_each(|op| op.refuse(&stopped));
-                return Err(error);
-            }
+        if !batch.is_empty()
+            && let Err(error) = store.write_synced(batch)
+        {
+            return Err(self.stop(&error, replies));
         }
         self.garbage.note(&trimmed, &deleted);
         if let (Some(on_committed), false) = (&self.options.on_committed, committed.is_empty()) {
@@ -330,22 +322,23 @@ impl Writer {
         store.flush_all()
     }
 
-    fn stop(&self, error: &rocksdb::Error) -> Stopped {
-        let stopped = stopped_by(error);
+    /// Stops the store for good: tells the owner first, then everyone who waits.
+    fn stop(&self, error: &rocksdb::Error, replies: Vec<Box<dyn group::Reply>>) -> Stopped {
+        let stopped = Stopped {
+            cause: format!("a write to the log failed: {error}"),
+        };
         tracing::error!(cause = stopped.cause, "the store has stopped");
-        for op in self.queue.stop(&stopped) {
-            op.refuse(&stopped);
-        }
+        let queued = self.queue.stop(&stopped);
         if let Some(on_stopped) = &self.options.on_stopped {
             on_stopped(&stopped.cause);
         }
+        for reply in replies {
+            reply.send(Some(&stopped));
+        }
+        for op in queued {
+            op.refuse(&stopped);
+        }
         stopped
-    }
-}
-
-fn stopped_by(error: &rocksdb::Error) -> Stopped {
-    Stopped {
-        cause: format!("a write to the log failed: {error}"),
     }
 }
 

@@ -54,8 +54,8 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues `op`, which weighs `bytes`; waits while the queue is full. A stopped store gives the op back.
-    pub(crate) fn push(&self, op: Op, bytes: usize) -> Result<(), (Op, Stopped)> {
+    /// Queues `op`, which weighs `bytes`; waits while the queue is full. A stopped store refuses it.
+    pub(crate) fn push(&self, op: Op, bytes: usize) {
         let mut state = self.lock();
         while state.bytes > 0 && state.bytes + bytes > QUEUE_BYTES_MAX && state.refusal().is_none()
         {
@@ -67,23 +67,23 @@ impl Queue {
             state.pushers_wait -= 1;
         }
         if let Some(stopped) = state.refusal() {
-            return Err((op, stopped));
+            drop(state);
+            return op.refuse(&stopped);
         }
         state.bytes += bytes;
         state.bulk.push_back((op, bytes));
         self.wake(state);
-        Ok(())
     }
 
     /// Queues `op` ahead of all bulk, whatever the bound.
-    pub(crate) fn push_control(&self, op: Op) -> Result<(), (Op, Stopped)> {
+    pub(crate) fn push_control(&self, op: Op) {
         let mut state = self.lock();
         if let Some(stopped) = state.refusal() {
-            return Err((op, stopped));
+            drop(state);
+            return op.refuse(&stopped);
         }
         state.control.push_back(op);
         self.wake(state);
-        Ok(())
     }
 
     fn wake(&self, mut state: MutexGuard<'_, State>) {

@@ -1,5 +1,9 @@
 //! What the engine's tests share: a store in a temporary directory, small batches, and copies as a crash leaves them.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test binary uses a part of it, and fails by panicking"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,15 +17,15 @@ use mesh_ring::name::TopicName;
 use tempfile::TempDir;
 
 /// Where the tests' clock begins, in unix milliseconds.
-pub const START_MS: u64 = 1_700_000_000_000;
+pub(crate) const START_MS: u64 = 1_700_000_000_000;
 
-pub struct Bench {
-    pub dir: TempDir,
-    pub clock: Arc<AtomicU64>,
+pub(crate) struct Bench {
+    pub(crate) dir: TempDir,
+    pub(crate) clock: Arc<AtomicU64>,
 }
 
 impl Bench {
-    pub fn new() -> Bench {
+    pub(crate) fn new() -> Bench {
         let dir = tempfile::tempdir().unwrap();
         prepare(&dir.path().join("data"), &identity()).unwrap();
         Bench {
@@ -30,11 +34,11 @@ impl Bench {
         }
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    pub fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Options {
         let clock = Arc::clone(&self.clock);
         Options {
             reserve_bytes: 0,
@@ -43,27 +47,27 @@ impl Bench {
         }
     }
 
-    pub fn open(&self) -> Engine {
+    pub(crate) fn open(&self) -> Engine {
         Engine::open(self.data(), self.options()).unwrap()
     }
 
-    pub fn advance(&self, ms: u64) {
+    pub(crate) fn advance(&self, ms: u64) {
         self.clock.fetch_add(ms, Ordering::Relaxed);
     }
 
     /// A copy of the directory as it is now: what a machine that dies at this moment finds afterwards.
-    pub fn crashed_copy(&self, name: &str) -> PathBuf {
+    pub(crate) fn crashed_copy(&self, name: &str) -> PathBuf {
         let to = self.dir.path().join(name);
         copy_dir(&self.data(), &to);
         to
     }
 
-    pub fn open_at(&self, data: &Path) -> Engine {
+    pub(crate) fn open_at(&self, data: &Path) -> Engine {
         Engine::open(data, self.options()).unwrap()
     }
 }
 
-pub fn identity() -> Identity {
+pub(crate) fn identity() -> Identity {
     Identity {
         cluster: ClusterId([1; 16]),
         node: NodeId([2; 16]),
@@ -72,7 +76,7 @@ pub fn identity() -> Identity {
     }
 }
 
-pub fn copy_dir(from: &Path, to: &Path) {
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -85,18 +89,18 @@ pub fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-pub fn create(engine: &Engine, name: &str) -> TopicKey {
+pub(crate) fn create(engine: &Engine, name: &str) -> TopicKey {
     create_with(engine, name, TopicConfig::default())
 }
 
-pub fn create_with(engine: &Engine, name: &str, config: TopicConfig) -> TopicKey {
+pub(crate) fn create_with(engine: &Engine, name: &str, config: TopicConfig) -> TopicKey {
     engine
         .create_topic(&TopicName::new(name).unwrap(), config)
         .unwrap()
         .key
 }
 
-pub fn batch(values: &[&str], producer: Option<ProducerStamp>) -> Vec<u8> {
+pub(crate) fn batch(values: &[&str], producer: Option<ProducerStamp>) -> Vec<u8> {
     let mut builder = BatchBuilder::new(Compression::None);
     for value in values {
         builder.push(&record(value.as_bytes().to_vec())).unwrap();
@@ -104,7 +108,7 @@ pub fn batch(values: &[&str], producer: Option<ProducerStamp>) -> Vec<u8> {
     builder.finish(producer).unwrap()
 }
 
-pub fn record(value: Vec<u8>) -> Record {
+pub(crate) fn record(value: Vec<u8>) -> Record {
     Record {
         key: None,
         value: value.into(),
@@ -114,7 +118,7 @@ pub fn record(value: Vec<u8>) -> Record {
 }
 
 /// One record of `bytes` bytes that do not compress.
-pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut out = Vec::with_capacity(bytes + 8);
     while out.len() < bytes {
@@ -127,7 +131,7 @@ pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     out
 }
 
-pub fn noise_batch(seed: u64, count: usize, bytes: usize) -> Vec<u8> {
+pub(crate) fn noise_batch(seed: u64, count: usize, bytes: usize) -> Vec<u8> {
     let mut builder = BatchBuilder::new(Compression::None);
     for n in 0..count {
         builder
@@ -137,7 +141,11 @@ pub fn noise_batch(seed: u64, count: usize, bytes: usize) -> Vec<u8> {
     builder.finish(None).unwrap()
 }
 
-pub fn append(engine: &Engine, topic: TopicKey, values: &[&str]) -> Result<Appended, AppendError> {
+pub(crate) fn append(
+    engine: &Engine,
+    topic: TopicKey,
+    values: &[&str],
+) -> Result<Appended, AppendError> {
     engine.append(Append {
         topic,
         batch: batch(values, None),
@@ -145,11 +153,11 @@ pub fn append(engine: &Engine, topic: TopicKey, values: &[&str]) -> Result<Appen
     })
 }
 
-pub fn producer(n: u8) -> ProducerId {
+pub(crate) fn producer(n: u8) -> ProducerId {
     ProducerId::new(START_MS, [n; 10])
 }
 
-pub fn stamp(n: u8, epoch: u32, sequence: u32) -> Option<ProducerStamp> {
+pub(crate) fn stamp(n: u8, epoch: u32, sequence: u32) -> Option<ProducerStamp> {
     Some(ProducerStamp {
         id: producer(n),
         epoch,
@@ -158,7 +166,7 @@ pub fn stamp(n: u8, epoch: u32, sequence: u32) -> Option<ProducerStamp> {
 }
 
 /// Every record from `from` to the end, as (offset, value).
-pub fn read_all(engine: &Engine, topic: TopicKey, from: Offset) -> Vec<(Offset, String)> {
+pub(crate) fn read_all(engine: &Engine, topic: TopicKey, from: Offset) -> Vec<(Offset, String)> {
     let mut next = from;
     let mut all = Vec::new();
     loop {
@@ -179,7 +187,7 @@ pub fn read_all(engine: &Engine, topic: TopicKey, from: Offset) -> Vec<(Offset, 
     }
 }
 
-pub fn values(engine: &Engine, topic: TopicKey) -> Vec<String> {
+pub(crate) fn values(engine: &Engine, topic: TopicKey) -> Vec<String> {
     let first = engine.describe(topic).unwrap().first;
     read_all(engine, topic, first)
         .into_iter()

@@ -127,7 +127,6 @@ pub(crate) fn is_peer_name(name: &str) -> bool {
         && !name.starts_with(['.', '-'])
 }
 
-/// A set of words for a person: `read topics`, …
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -12,7 +12,7 @@ use rustls::{
 };
 
 use super::{CredentialFiles, IdentityError, files};
-use crate::wire::ALPN;
+use crate::{quic::RestartKey, wire::ALPN};
 
 /// A loaded identity: certificate, key, and the authorities trusted.
 #[derive(Debug)]
@@ -80,6 +80,11 @@ impl Credentials {
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
         QuicClientConfig::try_from(config).map_err(|e| self.unusable(e))
+    }
+
+    /// What an endpoint of this identity keeps over restarts.
+    pub(crate) fn restart_key(&self) -> RestartKey {
+        RestartKey::derive(self.key.secret_der())
     }
 
     fn unusable(&self, cause: impl std::fmt::Display) -> IdentityError {

@@ -1,5 +1,6 @@
 //! The transport: QUIC endpoints for both sides, and the settings that they share.
 
+mod restart;
 mod socket;
 
 use std::{
@@ -15,6 +16,8 @@ use quinn::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
+use restart::ConnectionIds;
+pub(crate) use restart::RestartKey;
 use socket::CuttingSocket;
 
 use crate::identity::{Credentials, IdentityError};
@@ -26,6 +29,13 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// Most streams that one peer may have open at a time. Further ones wait at the peer.
 pub const STREAMS_MAX: u32 = 1024;
 
+/// The code of a connection that ends because its work is done.
+pub const CLOSE_DONE: VarInt = VarInt::from_u32(0);
+/// The code of a connection that ends because the node stops. Another node, or this one later, may serve.
+pub const CLOSE_STOPPING: VarInt = VarInt::from_u32(1);
+/// The code of a connection whose peer is not accepted; the reason says why.
+pub const CLOSE_REFUSED: VarInt = VarInt::from_u32(2);
+
 /// Settings that trade memory and the path's character for speed. The defaults were measured with
 /// `cargo run --release --example bulk`; see there.
 #[derive(Clone, Debug)]
@@ -36,6 +46,7 @@ pub struct Tuning {
     /// makes this side buffer.
     pub connection_window_bytes: u32,
     /// Bytes written and not yet acknowledged that a connection keeps: the most that a slow peer makes this side buffer.
+    /// What is above the receiver's socket buffer only overruns it.
     pub send_window_bytes: u64,
     /// Largest UDP payload to look for. What the path carries is found by probing, starting low.
     pub mtu_max: u16,
@@ -50,10 +61,10 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            stream_window_bytes: 16 << 20,
-            connection_window_bytes: 64 << 20,
-            send_window_bytes: 16 << 20,
-            mtu_max: 65_527,
+            stream_window_bytes: 8 << 20,
+            connection_window_bytes: 32 << 20,
+            send_window_bytes: 4 << 20,
+            mtu_max: 16_000,
             socket_buffer_bytes: 8 << 20,
             ack_every: 10,
             initial_window_bytes: 1 << 20,
@@ -64,7 +75,8 @@ impl Default for Tuning {
 impl Tuning {
     fn transport(&self) -> TransportConfig {
         let mut mtu = MtuDiscoveryConfig::default();
-        mtu.upper_bound(self.mtu_max);
+        // Lost packets can look like a smaller MTU; do not stay slow for long.
+        mtu.upper_bound(self.mtu_max).black_hole_cooldown(Duration::from_secs(5));
         let mut acks = AckFrequencyConfig::default();
         acks.ack_eliciting_threshold(VarInt::from_u32(self.ack_every));
         let mut congestion = CubicConfig::default();
@@ -85,8 +97,9 @@ impl Tuning {
         transport
     }
 
-    fn endpoint(&self) -> io::Result<EndpointConfig> {
-        let mut config = EndpointConfig::default();
+    fn endpoint(&self, restart: RestartKey) -> io::Result<EndpointConfig> {
+        let mut config = EndpointConfig::new(restart.reset_key());
+        config.cid_generator(|| Box::new(ConnectionIds));
         config.max_udp_payload_size(self.mtu_max).map_err(io::Error::other)?;
         Ok(config)
     }
@@ -130,7 +143,7 @@ pub fn server_endpoint(addr: SocketAddr, credentials: &Credentials, tuning: &Tun
     config.transport_config(Arc::new(tuning.transport()));
     // A client that moves is a new client.
     config.migration(false);
-    open(addr, Some(config), tuning).map_err(|source| EndpointError::Listen { addr, source })
+    open(addr, Some(config), credentials.restart_key(), tuning).map_err(|source| EndpointError::Listen { addr, source })
 }
 
 /// Opens an endpoint that dials addresses of `peer`'s family, from any free port.
@@ -146,12 +159,17 @@ pub fn client_endpoint(peer: SocketAddr, credentials: &Credentials, tuning: &Tun
     transport.keep_alive_interval(Some(KEEP_ALIVE)).max_concurrent_bidi_streams(VarInt::from_u32(0));
     let mut config = ClientConfig::new(Arc::new(credentials.client()?));
     config.transport_config(Arc::new(transport));
-    let mut endpoint = open(addr, None, tuning).map_err(|source| EndpointError::Listen { addr, source })?;
+    let mut endpoint = open(addr, None, credentials.restart_key(), tuning).map_err(|source| EndpointError::Listen { addr, source })?;
     endpoint.set_default_client_config(config);
     Ok(endpoint)
 }
 
-fn open(addr: SocketAddr, server: Option<ServerConfig>, tuning: &Tuning) -> io::Result<Endpoint> {
+fn open(
+    addr: SocketAddr,
+    server: Option<ServerConfig>,
+    restart: RestartKey,
+    tuning: &Tuning,
+) -> io::Result<Endpoint> {
     let socket = Arc::new(CuttingSocket::new(tuning.socket(addr)?)?);
-    Endpoint::new_with_abstract_socket(tuning.endpoint()?, server, socket, Arc::new(TokioRuntime))
+    Endpoint::new_with_abstract_socket(tuning.endpoint(restart)?, server, socket, Arc::new(TokioRuntime))
 }

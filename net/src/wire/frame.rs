@@ -5,7 +5,7 @@
 
 use std::io;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -103,10 +103,14 @@ pub fn encode_head<M: Message>(header: &M, body: usize) -> Result<Bytes, FrameEr
     Ok(bytes.freeze())
 }
 
+/// Bytes that a reader takes ahead of the frame it reads, so that small frames share one read.
+const READ_AHEAD_BYTES: usize = 32 << 10;
+
 /// Reads frames from one stream. Its methods are not cancel-safe: a dropped read leaves the stream within a frame.
 #[derive(Debug)]
 pub struct FrameReader<R> {
     stream: R,
+    /// What has been read and not been handed out.
     buffer: BytesMut,
 }
 
@@ -125,16 +129,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// # Errors
     /// Every kind of [`FrameError`].
     pub async fn header<M: Message + Default>(&mut self) -> Result<Option<(M, usize)>, FrameError> {
-        let mut prefix = [0; FRAME_PREFIX_BYTES];
-        let mut filled = 0;
-        while filled < FRAME_PREFIX_BYTES {
-            match self.stream.read(&mut prefix[filled..]).await? {
-                0 if filled == 0 => return Ok(None),
-                0 => return Err(FrameError::Truncated),
-                n => filled += n,
+        while self.buffer.len() < FRAME_PREFIX_BYTES {
+            self.buffer.reserve(READ_AHEAD_BYTES);
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(FrameError::Truncated) };
             }
         }
-        let prefix = FramePrefix::decode(prefix)?;
+        let prefix = FramePrefix::decode(self.buffer.get_u64().to_be_bytes())?;
         let header = self.body(prefix.header).await?;
         Ok(Some((M::decode(header)?, prefix.body)))
     }
@@ -144,9 +145,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// # Errors
     /// [`FrameError::Truncated`], [`FrameError::Lost`].
     pub async fn body(&mut self, length: usize) -> Result<Bytes, FrameError> {
-        self.buffer.reserve(length);
-        fill(&mut self.stream, &mut self.buffer, length).await?;
-        Ok(self.buffer.split().freeze())
+        let missing = length.saturating_sub(self.buffer.len());
+        self.buffer.reserve(missing);
+        fill(&mut self.stream, &mut self.buffer, missing).await?;
+        Ok(self.buffer.split_to(length).freeze())
     }
 
     /// The next `length` bytes, in an allocation of just that size.
@@ -155,7 +157,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// [`FrameError::Truncated`], [`FrameError::Lost`].
     pub async fn body_vec(&mut self, length: usize) -> Result<Vec<u8>, FrameError> {
         let mut body = Vec::with_capacity(length);
-        fill(&mut self.stream, &mut body, length).await?;
+        let read = length.min(self.buffer.len());
+        body.extend_from_slice(&self.buffer[..read]);
+        self.buffer.advance(read);
+        fill(&mut self.stream, &mut body, length - read).await?;
         Ok(body)
     }
 
@@ -225,6 +230,15 @@ impl FrameWriter {
         let length = chunks.iter().map(Bytes::len).sum();
         chunks[0] = encode_head(header, length)?;
         self.stream.write_all_chunks(&mut chunks).await.map_err(io::Error::from)?;
+        Ok(())
+    }
+
+    /// Writes frames that were encoded before, heads ([`encode_head`]) and bodies in turn. Leaves `chunks` empty bytes.
+    ///
+    /// # Errors
+    /// [`FrameError::Lost`].
+    pub async fn encoded(&mut self, chunks: &mut [Bytes]) -> Result<(), FrameError> {
+        self.stream.write_all_chunks(chunks).await.map_err(io::Error::from)?;
         Ok(())
     }
 

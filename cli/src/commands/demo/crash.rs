@@ -68,7 +68,7 @@ pub(super) async fn survive(tour: &mut Tour<'_>, node: NodeProcess, input: &[u8]
 
 async fn connect(tour: &Tour<'_>) -> Result<Client, Failure> {
     let file = Layout::new(tour.dir().join("mesh")).client().join("client.toml");
-    let mut config = ClientConfig::load(&file).map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
+    let mut config = ClientConfig::load(&file).map_err(|e| Failure::failed(e.to_string()))?;
     // A publish that meets the crash must live until the node is back.
     config.timeout = LOAD_MAX;
     Ok(Client::connect(config).await?)

@@ -1,0 +1,210 @@
+use std::collections::HashMap;
+
+use mesh_engine::batch::{BatchBuilder, BatchHeader, Compression};
+use mesh_ring::producer::{ProducerWindow, SequenceError, Verdict};
+use proptest::prelude::*;
+
+use super::*;
+
+fn pending(value: &[u8]) -> (Pending, Arc<Completion>) {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push_parts(None, value, &[], 0).unwrap();
+    let completion = Arc::<Completion>::default();
+    let deadline = Instant::now();
+    (Pending { builder, expected: None, completion: completion.clone(), deadline, counted: 1 }, completion)
+}
+
+fn stamp(batch: &[u8]) -> ProducerStamp {
+    BatchHeader::decode(batch).unwrap().producer.unwrap()
+}
+
+fn error(request: u64, code: ErrorCode) -> proto::Appended {
+    let error = proto::Error { code: code.into(), message: "no".into(), ..Default::default() };
+    proto::Appended { request, error: Some(error), ..Default::default() }
+}
+
+fn written(request: u64, first: u64) -> proto::Appended {
+    proto::Appended { request, first, last: first, ..Default::default() }
+}
+
+fn start(count: usize) -> (Flights, Vec<Arc<Completion>>, Vec<Outgoing>) {
+    let mut flights = Flights::default();
+    let mut completions = Vec::new();
+    for number in 0..count {
+        let (pending, completion) = pending(&[number as u8]);
+        flights.number(pending).unwrap();
+        completions.push(completion);
+    }
+    let sent = (0..count as u64).map(|request| flights.resend(request).unwrap()).collect();
+    (flights, completions, sent)
+}
+
+fn synced() -> Arc<[String]> {
+    Arc::from(["n1".to_owned()])
+}
+
+fn result(completion: &Completion) -> Option<Result<Appended, ClientError>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    completion.is_resolved().then(|| runtime.block_on(completion.wait()).clone())
+}
+
+#[test]
+fn a_lost_connection_sends_the_same_numbers_again_in_order() {
+    let (mut flights, _, sent) = start(3);
+    flights.answered(written(1, 7), &synced());
+    flights.lost();
+    let again: Vec<_> = [3, 4].map(|request| flights.resend(request).unwrap()).into();
+    assert!(flights.resend(5).is_none());
+    assert_eq!(stamp(&again[0].batch), stamp(&sent[0].batch));
+    assert_eq!(stamp(&again[1].batch), stamp(&sent[2].batch));
+}
+
+#[test]
+fn after_a_refusal_the_rest_is_numbered_anew() {
+    let (mut flights, completions, sent) = start(3);
+    assert_eq!(flights.answered(error(0, ErrorCode::OffsetMismatch), &synced()).released, 1);
+    assert!(matches!(result(&completions[0]), Some(Err(ClientError::Conflict { .. }))));
+    flights.answered(error(1, ErrorCode::UnknownProducer), &synced());
+    assert!(!flights.has_room() && flights.resend(9).is_none(), "one is still under way");
+    flights.answered(error(2, ErrorCode::SequenceGap), &synced());
+    let old = stamp(&sent[0].batch);
+    for sequence in 0..2 {
+        let again = flights.resend(10 + u64::from(sequence)).unwrap();
+        assert_eq!(stamp(&again.batch), ProducerStamp { id: old.id, epoch: old.epoch + 1, sequence });
+    }
+    flights.answered(written(10, 4), &synced());
+    flights.answered(written(11, 5), &synced());
+    assert_eq!(result(&completions[2]).unwrap().unwrap().first, 5);
+    assert!(flights.is_empty() && flights.has_room());
+}
+
+#[test]
+fn a_forgotten_retry_is_not_sent_a_third_time() {
+    let (mut flights, completions, _) = start(2);
+    flights.answered(written(0, 0), &synced());
+    flights.lost();
+    flights.resend(5).unwrap();
+    flights.answered(error(5, ErrorCode::UnknownProducer), &synced());
+    assert!(matches!(result(&completions[1]), Some(Err(ClientError::Unavailable(_)))));
+    assert!(flights.is_empty());
+}
+
+#[test]
+fn a_producer_refused_from_the_start_is_told_so() {
+    let (mut flights, completions, _) = start(1);
+    flights.answered(error(0, ErrorCode::UnknownProducer), &synced());
+    assert!(matches!(result(&completions[0]), Some(Err(ClientError::Failed(_)))));
+}
+
+#[test]
+fn what_expired_keeps_its_place() {
+    let (mut flights, completions, sent) = start(2);
+    flights.expire(Instant::now());
+    assert!(matches!(result(&completions[0]), Some(Err(ClientError::Unavailable(_)))));
+    flights.lost();
+    assert_eq!(stamp(&flights.resend(7).unwrap().batch), stamp(&sent[0].batch));
+    assert_eq!(flights.answered(written(7, 0), &synced()).released, 1);
+}
+
+/// A topic as a node keeps it, with refusals and losses at will.
+#[derive(Default)]
+struct Node {
+    windows: HashMap<ProducerId, ProducerWindow>,
+    log: Vec<u8>,
+}
+
+impl Node {
+    fn append(&mut self, out: &Outgoing, refuse: bool) -> proto::Appended {
+        let stamp = stamp(&out.batch);
+        let window = self.windows.entry(stamp.id).or_default();
+        match window.check(stamp.epoch, stamp.sequence) {
+            Ok(Verdict::Duplicate { first, .. }) => written(out.request, first),
+            Ok(Verdict::Next) if refuse => error(out.request, ErrorCode::NoSpace),
+            Ok(Verdict::Next) => {
+                let offset = self.log.len() as u64;
+                self.log.push(out.batch[out.batch.len() - 2]);
+                window.record(stamp.epoch, stamp.sequence, offset, offset);
+                written(out.request, offset)
+            }
+            Err(SequenceError::Gap { .. }) => error(out.request, ErrorCode::SequenceGap),
+            Err(SequenceError::Fenced { .. }) => error(out.request, ErrorCode::Fenced),
+            Err(SequenceError::Unknown) => error(out.request, ErrorCode::UnknownProducer),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Publish,
+    Send,
+    Process { refuse: bool },
+    Answer,
+    Lose,
+}
+
+proptest! {
+    /// Whatever is refused and lost: acknowledged means there once, at that offset; refused means not there; and the
+    /// order of what is there is the order of publishing.
+    #[test]
+    fn each_batch_is_there_once_or_refused(steps in prop::collection::vec(prop_oneof![
+        3 => Just(Step::Publish),
+        4 => Just(Step::Send),
+        4 => Just(Step::Process { refuse: false }),
+        1 => Just(Step::Process { refuse: true }),
+        4 => Just(Step::Answer),
+        1 => Just(Step::Lose),
+    ], 1..120)) {
+        let (mut flights, mut node) = (Flights::default(), Node::default());
+        let (mut wire, mut back) = (VecDeque::new(), VecDeque::new());
+        let mut completions = Vec::new();
+        let mut request = 0;
+        let mut finish = vec![];
+        for _ in 0..40 {
+            finish.extend([Step::Send, Step::Process { refuse: false }, Step::Answer]);
+        }
+        for step in steps.into_iter().chain(finish) {
+            match step {
+                Step::Publish if flights.has_room() && completions.len() < 250 => {
+                    let (pending, completion) = pending(&[completions.len() as u8]);
+                    flights.number(pending).unwrap();
+                    completions.push(completion);
+                }
+                Step::Publish => {}
+                Step::Send => {
+                    if let Some(out) = flights.resend(request) {
+                        request += 1;
+                        wire.push_back(out);
+                    }
+                }
+                Step::Process { refuse } => {
+                    if let Some(out) = wire.pop_front() {
+                        back.push_back(node.append(&out, refuse));
+                    }
+                }
+                Step::Answer => {
+                    if let Some(answer) = back.pop_front() {
+                        flights.answered(answer, &synced());
+                    }
+                }
+                Step::Lose => {
+                    // The node has taken in some of what was on the wire; no answer arrives.
+                    wire.clear();
+                    back.clear();
+                    flights.lost();
+                }
+            }
+        }
+        prop_assert!(flights.is_empty());
+        prop_assert!(node.log.is_sorted(), "out of order: {:?}", node.log);
+        for (number, completion) in completions.iter().enumerate() {
+            let copies = node.log.iter().filter(|value| **value == number as u8).count();
+            match result(completion).unwrap() {
+                Ok(appended) => {
+                    prop_assert_eq!(copies, 1);
+                    prop_assert_eq!(node.log[appended.first as usize], number as u8);
+                }
+                Err(_) => prop_assert_eq!(copies, 0),
+            }
+        }
+    }
+}

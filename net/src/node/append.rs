@@ -1,0 +1,291 @@
+//! The append stream: batches in, in order; acknowledgements out, many to a frame.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mesh_engine::{Append, AppendError, Appended, TopicConfig, TopicError};
+use bytes::Bytes;
+use mesh_ring::ids::TopicKey;
+use quinn::RecvStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::connection::Stream;
+use crate::tasks::blocking;
+use super::{Shared, reply, unary};
+use crate::identity::{Access, Peer};
+use crate::wire::frame::{FrameReader, FrameWriter};
+use crate::wire::proto::{self, AppendOpen, Appends, Error, ErrorCode};
+
+/// Most batches of one stream that are not answered yet; the next is not read before.
+pub(super) const STREAM_BATCHES_MAX: usize = 4_096;
+
+/// Longest name of a writer, in bytes.
+const WRITER_BYTES_MAX: usize = 64;
+
+/// Memory that a batch holds in the engine's queue beside its bytes, as the engine counts it, with a margin.
+const BATCH_OVERHEAD_BYTES: usize = 1_024;
+
+/// Which stream each producer sends on.
+///
+/// A producer that lost its connection sends what was not answered again on a new stream. What the old one still holds
+/// must not come after that: renumbered in between, a batch could take the place of another.
+#[derive(Debug, Default)]
+pub(super) struct Producers {
+    current: Mutex<Current>,
+}
+
+#[derive(Debug, Default)]
+struct Current {
+    streams: HashMap<Bytes, u64>,
+    opened: u64,
+}
+
+/// A producer's hold on its newest stream.
+struct Claim {
+    shared: Arc<Shared>,
+    writer: Bytes,
+    stream: u64,
+}
+
+impl Producers {
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claim {
+    fn new(shared: &Arc<Shared>, writer: Bytes) -> Claim {
+        let mut current = shared.producers.lock();
+        current.opened += 1;
+        let stream = current.opened;
+        current.streams.insert(writer.clone(), stream);
+        Claim { shared: Arc::clone(shared), writer, stream }
+    }
+
+    /// Does `work` unless a newer stream has taken over, which cannot happen meanwhile.
+    fn while_current(&self, work: impl FnOnce()) -> bool {
+        let current = self.shared.producers.lock();
+        let is_current = current.streams.get(&self.writer) == Some(&self.stream);
+        if is_current {
+            work();
+        }
+        is_current
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut current = self.shared.producers.lock();
+        if current.streams.get(&self.writer) == Some(&self.stream) {
+            current.streams.remove(&self.writer);
+        }
+    }
+}
+
+/// Answers that wait to be written, and whether more will come.
+#[derive(Default)]
+struct Outbox {
+    state: Mutex<OutboxState>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct OutboxState {
+    ready: Vec<(proto::Appended, OwnedSemaphorePermit)>,
+    in_flight: usize,
+    /// Reading has ended, with an error to pass on or without.
+    ended: Option<Option<Error>>,
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, OutboxState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self) {
+        self.lock().in_flight += 1;
+    }
+
+    fn answer(&self, answer: proto::Appended, place: OwnedSemaphorePermit) {
+        let mut state = self.lock();
+        state.in_flight -= 1;
+        state.ready.push((answer, place));
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    fn end(&self, error: Option<Error>) {
+        self.lock().ended = Some(error);
+        self.changed.notify_one();
+    }
+
+    /// All answers that are ready, at least one; `Err` once there will be none, with the error that ended it all.
+    async fn take(&self) -> Result<Vec<(proto::Appended, OwnedSemaphorePermit)>, Option<Error>> {
+        loop {
+            {
+                let mut state = self.lock();
+                if !state.ready.is_empty() {
+                    return Ok(std::mem::take(&mut state.ready));
+                }
+                if let (Some(ended), 0) = (&state.ended, state.in_flight) {
+                    return Err(ended.clone());
+                }
+            }
+            self.changed.notified().await;
+        }
+    }
+}
+
+/// Serves an append stream until the client ends it or the node stops; what was accepted is answered either way.
+pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, open: &AppendOpen) {
+    if open.writer.len() > WRITER_BYTES_MAX {
+        return stream.refuse(reply::malformed(format!("a writer's name of over {WRITER_BYTES_MAX} bytes"))).await;
+    }
+    let Stream { peer, reader, writer } = stream;
+    let outbox = Arc::new(Outbox::default());
+    let claim = Claim::new(&shared, open.writer.clone());
+    let intake = Intake { shared: &shared, peer: &peer, claim, outbox: &outbox };
+    tokio::join!(intake.run(reader), write_answers(&outbox, writer));
+}
+
+async fn write_answers(outbox: &Outbox, mut writer: FrameWriter) {
+    let ended = loop {
+        match outbox.take().await {
+            Ok(ready) => {
+                let (appended, places): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
+                // Where the stream is lost, the answers are too; what was accepted is still written and counted.
+                let _ = writer.header(&Appends { appended, fatal: None }).await;
+                drop(places);
+            }
+            Err(ended) => break ended,
+        }
+    };
+    if let Some(error) = ended {
+        let _ = writer.header(&Appends { appended: Vec::new(), fatal: Some(error) }).await;
+    }
+    writer.finish();
+    writer.delivered().await;
+}
+
+struct Intake<'a> {
+    shared: &'a Arc<Shared>,
+    peer: &'a Peer,
+    claim: Claim,
+    outbox: &'a Arc<Outbox>,
+}
+
+impl Intake<'_> {
+    async fn run(self, mut reader: FrameReader<RecvStream>) {
+        let places = Arc::new(Semaphore::new(STREAM_BATCHES_MAX));
+        let ended = loop {
+            let frame = tokio::select! {
+                () = self.shared.tasks.stopping() => break Some(reply::stopping()),
+                frame = reader.header::<proto::Append>() => frame,
+            };
+            let (append, length) = match frame {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break None,
+                Err(error) if error.is_malformed() => break Some(reply::malformed(error)),
+                Err(_) => break None,
+            };
+            let batch = match reader.body_vec(length).await {
+                Ok(batch) => batch,
+                Err(error) if error.is_malformed() => break Some(reply::malformed(error)),
+                Err(_) => break None,
+            };
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { break None };
+            if !self.take(append, batch, place).await {
+                break Some(superseded());
+            }
+        };
+        // A client that goes on sending is told to stop.
+        reader.stop(super::close::STOPPING);
+        self.outbox.end(ended);
+    }
+
+    /// Hands one batch to the engine. `false`: the producer has a newer stream.
+    async fn take(&self, append: proto::Append, batch: Vec<u8>, place: OwnedSemaphorePermit) -> bool {
+        self.outbox.begin();
+        let topic = match self.topic(&append).await {
+            Ok(topic) if append.incarnation.is_none_or(|wanted| wanted == topic.into()) => topic,
+            Ok(_) => {
+                let deleted = reply::of_append(&AppendError::TopicDeleted);
+                self.outbox.answer(refused(append.request, deleted), place);
+                return true;
+            }
+            Err(error) => {
+                self.outbox.answer(refused(append.request, error), place);
+                return true;
+            }
+        };
+        let Some(room) = self.shared.room(batch.len() + BATCH_OVERHEAD_BYTES).await else {
+            self.outbox.answer(refused(append.request, reply::stopping()), place);
+            return true;
+        };
+        let (request, expected) = (append.request, append.expected_offset);
+        let (outbox, shared) = (Arc::clone(self.outbox), Arc::clone(self.shared));
+        let done = move |result: Result<Appended, AppendError>| {
+            drop(room);
+            if let Err(AppendError::TopicDeleted) = &result {
+                shared.names.forget(&append.topic);
+            }
+            outbox.answer(answer(&shared, request, topic, result), place);
+        };
+        let mut submit = Some((Append { topic, batch, expected }, done));
+        let is_current = self.claim.while_current(|| {
+            if let Some((append, done)) = submit.take() {
+                self.shared.engine.submit_append(append, done);
+            }
+        });
+        if submit.is_some() {
+            self.outbox.lock().in_flight -= 1;
+        }
+        is_current
+    }
+
+    async fn topic(&self, append: &proto::Append) -> Result<TopicKey, Error> {
+        let name = unary::topic_name(self.peer, Access::Write, &append.topic)?;
+        if let Some(topic) = self.shared.names.get(name.as_str()) {
+            return Ok(topic);
+        }
+        let (shared, create) = (Arc::clone(self.shared), append.create);
+        let found = blocking(move || {
+            let found = unary::lookup(&shared, &name);
+            let missing = matches!(&found, Err(error) if error.code() == ErrorCode::TopicNotFound);
+            let topic = match (missing && create).then(|| shared.engine.create_topic(&name, TopicConfig::default())) {
+                None => found?,
+                Some(Ok(created)) => created,
+                // Another client was faster.
+                Some(Err(TopicError::Exists(_))) => unary::lookup(&shared, &name)?,
+                Some(Err(error)) => return Err(reply::of_topic(&error)),
+            };
+            shared.names.insert(name.as_str(), topic.key);
+            Ok(topic.key)
+        });
+        found.await.unwrap_or_else(|| Err(reply::internal()))
+    }
+}
+
+fn answer(shared: &Shared, request: u64, topic: TopicKey, result: Result<Appended, AppendError>) -> proto::Appended {
+    match result {
+        Ok(appended) => proto::Appended {
+            request,
+            error: None,
+            first: appended.first,
+            last: appended.last,
+            epoch: appended.epoch.0,
+            synced: shared.replicas(),
+            duplicate: appended.duplicate,
+            topic: Some(topic.into()),
+        },
+        Err(error) => refused(request, reply::of_append(&error)),
+    }
+}
+
+fn refused(request: u64, error: Error) -> proto::Appended {
+    proto::Appended { request, error: Some(error), ..proto::Appended::default() }
+}
+
+fn superseded() -> Error {
+    reply::error(ErrorCode::Stopping, "this producer sends on a newer stream")
+}

@@ -1,0 +1,117 @@
+//! Connections and their streams: who is it, what does it ask, may it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use quinn::{Connection, Endpoint, Incoming, RecvStream};
+
+use super::{Shared, append, close, reply, tail, unary};
+use crate::identity::Peer;
+use crate::wire::PROTOCOL_VERSION;
+use crate::wire::frame::{FrameError, FrameReader, FrameWriter};
+use crate::wire::proto::{Error, ErrorCode, Reply, Request, reply::Kind as ReplyKind, request::Kind};
+
+/// How long a stream may take to say what it wants, and a handshake to end.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One stream of a known peer.
+pub(super) struct Stream {
+    pub(super) peer: Arc<Peer>,
+    pub(super) reader: FrameReader<RecvStream>,
+    pub(super) writer: FrameWriter,
+}
+
+/// Takes connections until the node stops.
+pub(super) async fn accept(shared: Arc<Shared>, endpoint: Endpoint) {
+    loop {
+        let incoming = tokio::select! {
+            () = shared.tasks.stopping() => return,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { return };
+        let serving = connection(Arc::clone(&shared), incoming);
+        shared.tasks.spawn("connection", serving);
+    }
+}
+
+async fn connection(shared: Arc<Shared>, incoming: Incoming) {
+    let address = incoming.remote_address();
+    let connection = match tokio::time::timeout(OPENING_TIMEOUT, incoming).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return tracing::info!(%address, %error, "refused a connection"),
+        Err(_) => return tracing::info!(%address, "a handshake took too long"),
+    };
+    let peer = match Peer::of_connection(&connection) {
+        Ok(peer) => Arc::new(peer),
+        Err(error) => {
+            tracing::info!(%address, %error, "refused a certificate");
+            return connection.close(close::NOT_A_PEER, error.to_string().as_bytes());
+        }
+    };
+    shared.connections.fetch_add(1, Ordering::Relaxed);
+    tracing::debug!(%address, peer = peer.name, "connected");
+    serve(&shared, &connection, &peer).await;
+    shared.connections.fetch_sub(1, Ordering::Relaxed);
+    tracing::debug!(%address, peer = peer.name, "disconnected");
+}
+
+async fn serve(shared: &Arc<Shared>, connection: &Connection, peer: &Arc<Peer>) {
+    loop {
+        let stream = tokio::select! {
+            () = shared.tasks.stopping() => return,
+            stream = connection.accept_bi() => stream,
+        };
+        let Ok((send, receive)) = stream else { return };
+        let stream = Stream {
+            peer: Arc::clone(peer),
+            reader: FrameReader::new(receive),
+            writer: FrameWriter::new(send),
+        };
+        let shared_too = Arc::clone(shared);
+        shared.tasks.spawn("stream", serve_stream(shared_too, stream));
+    }
+}
+
+/// Answers one stream. What is not of this protocol is answered as far as possible and ends the stream, no more.
+async fn serve_stream(shared: Arc<Shared>, mut stream: Stream) {
+    let opening = tokio::select! {
+        opening = tokio::time::timeout(OPENING_TIMEOUT, stream.reader.frame::<Request>()) => opening,
+        () = shared.tasks.stopping() => return stream.refuse(reply::stopping()).await,
+    };
+    let (request, body) = match opening {
+        Ok(Ok(Some(frame))) => frame,
+        Ok(Ok(None)) => return,
+        Ok(Err(error)) if error.is_malformed() => return stream.refuse(reply::malformed(error)).await,
+        Ok(Err(_)) => return,
+        Err(_) => return stream.refuse(reply::malformed("no request came in time")).await,
+    };
+    if request.version != PROTOCOL_VERSION {
+        return stream.refuse(unsupported(request.version)).await;
+    }
+    match request.kind {
+        None => stream.refuse(reply::malformed(FrameError::UnknownKind)).await,
+        Some(Kind::Append(open)) => append::serve(shared, stream, &open).await,
+        Some(Kind::Tail(open)) => tail::serve(shared, stream, open).await,
+        Some(kind) => unary::serve(&shared, stream, kind, body).await,
+    }
+}
+
+fn unsupported(version: u32) -> Error {
+    reply::error(
+        ErrorCode::UnsupportedVersion,
+        format!("protocol version {version} is not spoken here, {PROTOCOL_VERSION} is: update the older side"),
+    )
+}
+
+impl Stream {
+    /// Answers with an error and ends the stream.
+    pub(super) async fn refuse(mut self, error: Error) {
+        let reply = Reply { kind: Some(ReplyKind::Error(error)) };
+        if self.writer.header(&reply).await.is_ok() {
+            self.writer.finish();
+        }
+        self.reader.stop(close::MALFORMED);
+        self.writer.delivered().await;
+    }
+}

@@ -1,0 +1,170 @@
+//! The tail stream: stored batches, verbatim, from an offset on; then, if asked, what is committed from now on.
+//!
+//! While one chunk is written the next is read. A reader that is slow fills its window and is waited for; it costs two
+//! chunks of memory and what QUIC may send ahead.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mesh_engine::batch::BatchHeader;
+use mesh_engine::{ReadError, TopicMeta};
+use mesh_ring::ids::{Offset, PartitionId, TopicId, TopicKey};
+use mesh_ring::name::CursorName;
+
+use super::commits::Watch;
+use super::connection::Stream;
+use crate::tasks::blocking;
+use super::{Shared, reply, unary};
+use crate::identity::Access;
+use crate::wire::TAIL_FRAME_BYTES;
+use crate::wire::frame::{FrameError, FrameWriter};
+use crate::wire::proto::{
+    self, Error, ErrorCode, TailBatches, TailEnd, TailFrame, TailOpen, TailStarted, tail_frame::Kind, tail_open::Start,
+};
+
+/// A tail that may begin.
+struct Tail {
+    topic: TopicKey,
+    next: Offset,
+    /// Where it ends; `None`: never.
+    until: Option<Offset>,
+}
+
+/// Why a tail ended before its end.
+enum Cut {
+    Refused(Error),
+    /// The client is gone.
+    Lost,
+}
+
+impl From<FrameError> for Cut {
+    fn from(_: FrameError) -> Cut {
+        Cut::Lost
+    }
+}
+
+pub(super) async fn serve(shared: Arc<Shared>, mut stream: Stream, open: TailOpen) {
+    match run(&shared, &mut stream, open).await {
+        Ok(next) => {
+            let _ = send(&mut stream.writer, Kind::End(TailEnd { next }), []).await;
+        }
+        Err(Cut::Refused(error)) => {
+            let _ = send(&mut stream.writer, Kind::Error(error), []).await;
+        }
+        Err(Cut::Lost) => return,
+    }
+    stream.writer.finish();
+    stream.writer.delivered().await;
+}
+
+async fn run(shared: &Arc<Shared>, stream: &mut Stream, open: TailOpen) -> Result<Offset, Cut> {
+    let name = unary::topic_name(&stream.peer, Access::Read, &open.topic).map_err(Cut::Refused)?;
+    let beginning = {
+        let shared = Arc::clone(shared);
+        blocking(move || begin(&shared, &unary::lookup(&shared, &name)?, &open))
+    };
+    let mut tail = beginning.await.unwrap_or_else(|| Err(reply::internal())).map_err(Cut::Refused)?;
+    let started = TailStarted { topic: Some(tail.topic.into()), from: tail.next, until: tail.until };
+    send(&mut stream.writer, Kind::Started(started), []).await?;
+
+    // Before the first read: a commit after it is not missed.
+    let mut watch = shared.commits.watch(tail.topic);
+    let mut reading = read(shared, tail.topic, tail.next);
+    while !tail.is_done() {
+        let batches = reading.await.unwrap_or_else(|| Err(ReadError::Store("the read was lost".into())));
+        let batches = batches.map_err(|error| Cut::Refused(reply::of_read(&error)))?;
+        if batches.is_empty() {
+            wait(shared, &mut stream.writer, &mut watch).await?;
+            reading = read(shared, tail.topic, tail.next);
+            continue;
+        }
+        tail.next = end_of(&batches).map_err(Cut::Refused)?;
+        reading = read(shared, tail.topic, tail.next);
+        send(&mut stream.writer, Kind::Batches(TailBatches {}), batches).await?;
+        if shared.tasks.is_stopping() {
+            return Err(Cut::Refused(reply::stopping()));
+        }
+    }
+    Ok(tail.next)
+}
+
+/// Finds where the tail starts and ends.
+fn begin(shared: &Shared, topic: &TopicMeta, open: &TailOpen) -> Result<Tail, Error> {
+    let key = topic.key;
+    if open.incarnation.is_some_and(|wanted| wanted != key.into()) {
+        return Err(reply::of_read(&ReadError::TopicDeleted));
+    }
+    let engine = &shared.engine;
+    let failed = |error: ReadError| reply::of_read(&error);
+    let extent = engine.describe(key).map_err(failed)?;
+    let next = match &open.start {
+        None | Some(Start::First(_)) => extent.first,
+        Some(Start::Offset(offset)) => *offset,
+        Some(Start::TimeMs(time_ms)) => engine.offset_at_time(key, *time_ms).map_err(failed)?,
+        Some(Start::Last(records)) => extent.next.saturating_sub(*records).max(extent.first),
+        Some(Start::Cursor(name)) => {
+            let name = CursorName::new(name).map_err(reply::invalid)?;
+            engine.cursor(key, &name).map_err(failed)?.unwrap_or(extent.first)
+        }
+    };
+    if next < extent.first {
+        return Err(reply::of_read(&ReadError::Trimmed { from: next, first: extent.first }));
+    }
+    if next > extent.next {
+        return Err(reply::of_read(&ReadError::BeyondEnd { from: next, next: extent.next }));
+    }
+    let until = match (open.follow, open.until) {
+        (true, until) => until,
+        (false, until) => Some(until.unwrap_or(extent.next).min(extent.next)),
+    };
+    Ok(Tail { topic: key, next, until })
+}
+
+impl Tail {
+    fn is_done(&self) -> bool {
+        self.until.is_some_and(|until| self.next >= until)
+    }
+}
+
+fn read(
+    shared: &Arc<Shared>,
+    topic: TopicKey,
+    from: Offset,
+) -> impl Future<Output = Option<Result<Vec<Bytes>, ReadError>>> + Send + use<> {
+    let engine = Arc::clone(&shared.engine);
+    blocking(move || engine.read(topic, from, TAIL_FRAME_BYTES))
+}
+
+/// Waits until there may be more to read.
+async fn wait(shared: &Shared, writer: &mut FrameWriter, watch: &mut Watch) -> Result<(), Cut> {
+    tokio::select! {
+        () = watch.changed() => Ok(()),
+        () = shared.tasks.stopping() => Err(Cut::Refused(reply::stopping())),
+        () = writer.delivered() => Err(Cut::Lost),
+    }
+}
+
+fn end_of(batches: &[Bytes]) -> Result<Offset, Error> {
+    let last = batches.last().ok_or_else(reply::internal)?;
+    let header = BatchHeader::decode_prefix(last)
+        .map_err(|error| reply::error(ErrorCode::Corrupt, error.to_string()))?;
+    Ok(header.next_offset())
+}
+
+async fn send(writer: &mut FrameWriter, kind: Kind, body: impl IntoIterator<Item = Bytes>) -> Result<(), FrameError> {
+    writer.frame(&TailFrame { kind: Some(kind) }, body).await
+}
+
+impl From<TopicKey> for proto::TopicId {
+    fn from(topic: TopicKey) -> Self {
+        Self { partition: topic.partition.0.into(), id: topic.id.0 }
+    }
+}
+
+impl TryFrom<&proto::TopicId> for TopicKey {
+    type Error = std::num::TryFromIntError;
+
+    fn try_from(topic: &proto::TopicId) -> Result<Self, Self::Error> {
+        Ok(TopicKey { partition: PartitionId(topic.partition.try_into()?), id: TopicId(topic.id) })
+    }
+}
