@@ -63,6 +63,7 @@ pub use engine::Engine;
 pub use error::{AppendError, BindingError, Damage, OpenError, ReadError, Stopped, TopicError};
 pub use housekeeping::Housekeeping;
 pub use identity::{Identity, prepare};
+pub use open::settle_log;
 pub use options::{
     Clock, OnCommitted, OnStopped, Options, RESERVE_BYTES_DEFAULT, RESERVE_BYTES_MIN,
 };

@@ -66,6 +66,20 @@ pub(crate) fn open(data: &Path, options: &Options) -> Result<Opened, OpenError> 
     raise_boot(data, opened)
 }
 
+/// Makes the write-ahead log of a closed store safe for another program to open with RocksDB: cuts a torn tail off, and
+/// refuses damage. [`crate::Engine::open`] does so by itself.
+///
+/// # Errors
+/// [`OpenError::Locked`], [`OpenError::WalDamaged`], or what the file system says.
+pub fn settle_log(data: &Path) -> Result<(), OpenError> {
+    let path = database_path(data);
+    if !path.join("CURRENT").exists() {
+        return Err(OpenError::Missing(data.to_owned()));
+    }
+    let _lock = DirectoryLock::take(data)?;
+    settle_wal(data, &path)
+}
+
 /// Decides what the write-ahead log's end means, before RocksDB reads it by its own, laxer rules.
 fn settle_wal(data: &Path, path: &Path) -> Result<(), OpenError> {
     let io_error = |error: io::Error| OpenError::Io {

@@ -1,0 +1,263 @@
+//! A data directory of format 1, made once and kept: this version must read all of it back.
+//!
+//! Until format 1 is final the fixture follows the format: `MESHLOG_MAKE_FIXTURE=1 cargo test -p mesh-engine --test fixture`
+//! makes it anew.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests fail by panicking"
+)]
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+
+use mesh_engine::batch::{BatchBuilder, Compression, Record, records};
+use mesh_engine::{Append, BindingWrite, Engine, ReadError, TopicConfig, prepare};
+use mesh_ring::ids::TopicKey;
+use mesh_ring::name::{BindingKey, CursorName, TopicName};
+use mesh_ring::version::VersionVector;
+use support::*;
+
+fn fixture() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../migrations/fixtures/v1/data")
+}
+
+fn full_record(n: u64) -> Record {
+    Record {
+        key: Some(format!("key{n}").into()),
+        value: format!("value {n} {}", "x".repeat(n as usize * 20)).into(),
+        headers: vec![
+            ("source".into(), "fixture".into()),
+            ("empty".into(), "".into()),
+        ],
+        timestamp_ms: n as i64 - 5,
+    }
+}
+
+fn append_full(engine: &Engine, topic: TopicKey, from: u64, to: u64, compression: Compression) {
+    let mut builder = BatchBuilder::new(compression);
+    for n in from..to {
+        builder.push(&full_record(n)).unwrap();
+    }
+    let batch = builder.finish(None).unwrap();
+    engine
+        .append(Append {
+            topic,
+            batch,
+            expected: Some(from),
+        })
+        .unwrap();
+}
+
+fn put(
+    engine: &Engine,
+    key: &str,
+    value: Option<&'static str>,
+    context: Option<VersionVector>,
+    ttl: Option<u64>,
+) {
+    engine
+        .write_binding(BindingWrite {
+            key: BindingKey::new(key.as_bytes()).unwrap(),
+            value: value.map(Into::into),
+            context,
+            expires_ms: ttl.map(|ttl| START_MS + ttl),
+        })
+        .unwrap();
+}
+
+/// Part of it reaches table and blob files, the rest stays in the write-ahead log of a node that was killed.
+fn make() {
+    let bench = Bench::new();
+    let engine = bench.open();
+    let plain = create(&engine, "plain");
+    append_full(&engine, plain, 0, 10, Compression::None);
+    append_full(&engine, plain, 10, 20, Compression::Lz4);
+    let trimmed = create_with(
+        &engine,
+        "a/trimmed",
+        TopicConfig {
+            retention_age_ms: Some(7 << 40),
+            retention_bytes: Some(1 << 30),
+        },
+    );
+    for _ in 0..3 {
+        append(&engine, trimmed, &["a", "b", "c"]).unwrap();
+    }
+    engine.trim(trimmed, 4).unwrap();
+    let gone = create(&engine, "gone");
+    append(&engine, gone, &["x"]).unwrap();
+    engine.delete_topic(gone).unwrap();
+    let retried = create(&engine, "retried");
+    for sequence in 0..3 {
+        let batch = batch(&["once"], stamp(7, 2, sequence));
+        engine
+            .append(Append {
+                topic: retried,
+                batch,
+                expected: None,
+            })
+            .unwrap();
+    }
+    put(&engine, "single", Some("value"), None, None);
+    put(&engine, "deleted", Some("value"), None, None);
+    put(&engine, "deleted", None, None, None);
+    put(&engine, "expiring", Some("soon"), None, Some(60_000));
+    engine.close().unwrap();
+    drop(engine);
+
+    let engine = bench.open();
+    append_full(&engine, plain, 20, 30, Compression::Zstd);
+    engine
+        .commit_cursor(plain, &CursorName::new("reader").unwrap(), 17)
+        .unwrap();
+    engine
+        .append(Append {
+            topic: retried,
+            batch: batch(&["once"], stamp(7, 2, 3)),
+            expected: None,
+        })
+        .unwrap();
+    put(
+        &engine,
+        "siblings",
+        Some("left"),
+        Some(VersionVector::default()),
+        None,
+    );
+    put(
+        &engine,
+        "siblings",
+        Some("right"),
+        Some(VersionVector::default()),
+        None,
+    );
+    let copy = bench.crashed_copy("fixture");
+    let _ = fs::remove_dir_all(fixture());
+    for name in ["LOG", "LOCK"] {
+        for entry in fs::read_dir(copy.join("db")).unwrap() {
+            let path = entry.unwrap().path();
+            if path
+                .file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with(name)
+            {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    }
+    copy_dir(&copy, &fixture());
+}
+
+fn topic(engine: &Engine, name: &str) -> TopicKey {
+    engine
+        .topic(&TopicName::new(name).unwrap())
+        .unwrap()
+        .unwrap()
+        .key
+}
+
+fn live(engine: &Engine, key: &str, now_ms: u64) -> Vec<String> {
+    let binding = engine
+        .binding(&BindingKey::new(key.as_bytes()).unwrap())
+        .unwrap()
+        .unwrap();
+    let text = |version: &&mesh_ring::binding::Version| {
+        String::from_utf8(version.live(now_ms).unwrap().to_vec()).unwrap()
+    };
+    binding.live(now_ms).iter().map(text).collect()
+}
+
+#[test]
+fn a_data_directory_of_format_1_is_read_back_fully() {
+    if std::env::var_os("MESHLOG_MAKE_FIXTURE").is_some() {
+        make();
+    }
+    let bench = Bench::new();
+    let data = bench.dir.path().join("fixture");
+    copy_dir(&fixture(), &data);
+    let engine = bench.open_at(&data);
+    assert_eq!((engine.identity(), engine.boot()), (&identity(), 3));
+    assert_eq!(
+        engine.list_topics("", None, 10).unwrap(),
+        ["a/trimmed", "plain", "retried"]
+    );
+
+    let plain = topic(&engine, "plain");
+    let mut next = 0;
+    for stored in engine.read(plain, 0, usize::MAX).unwrap() {
+        for item in records(&stored).unwrap() {
+            assert_eq!(item.unwrap(), (next, full_record(next)));
+            next += 1;
+        }
+    }
+    assert_eq!(next, 30);
+    assert_eq!(
+        engine
+            .cursor(plain, &CursorName::new("reader").unwrap())
+            .unwrap(),
+        Some(17)
+    );
+    assert_eq!(engine.offset_at_time(plain, START_MS).unwrap(), 0);
+
+    let trimmed = topic(&engine, "a/trimmed");
+    let meta = engine
+        .topic(&TopicName::new("a/trimmed").unwrap())
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (meta.config.retention_age_ms, meta.config.retention_bytes),
+        (Some(7 << 40), Some(1 << 30))
+    );
+    assert_eq!(
+        (meta.created_ms, engine.describe(trimmed).unwrap().first),
+        (START_MS, 4)
+    );
+    assert!(matches!(
+        engine.read(trimmed, 3, 1),
+        Err(ReadError::Trimmed { first: 4, .. })
+    ));
+    assert_eq!(values(&engine, trimmed), ["b", "c", "a", "b", "c"]);
+
+    let retried = topic(&engine, "retried");
+    for sequence in 0..4 {
+        let retry = Append {
+            topic: retried,
+            batch: batch(&["once"], stamp(7, 2, sequence)),
+            expected: None,
+        };
+        let answer = engine.append(retry).unwrap();
+        assert_eq!((answer.first, answer.duplicate), (sequence.into(), true));
+    }
+
+    assert_eq!(
+        engine.list_bindings(b"", None, 10).unwrap(),
+        ["expiring", "siblings", "single"]
+    );
+    assert_eq!(live(&engine, "single", START_MS), ["value"]);
+    assert_eq!(live(&engine, "siblings", START_MS), ["right", "left"]);
+    assert_eq!(live(&engine, "expiring", START_MS + 59_999), ["soon"]);
+    assert_eq!(live(&engine, "expiring", START_MS + 60_000), [""; 0]);
+    assert_eq!(live(&engine, "deleted", START_MS), [""; 0]);
+    let report = engine.scrub(&mut |_| std::ops::ControlFlow::Continue(()));
+    assert_eq!((report.bindings, report.damages), (4, vec![]));
+}
+
+#[test]
+fn what_a_new_store_says_of_itself_is_what_the_fixture_says() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(&dir.path().join("data"), &identity()).unwrap();
+    let made = fs::read(dir.path().join("data/bootstrap")).unwrap();
+    assert_eq!(
+        String::from_utf8(made).unwrap(),
+        format!(
+            "meshlog bootstrap 1\ncluster {}\nnode {}\npartitions 8\nname n1\n",
+            "01".repeat(16),
+            "02".repeat(16)
+        )
+    );
+}
