@@ -1,1 +1,35 @@
-//! Crate.
+//! Meshlog's measurements: the same work done by its engine and by bare RocksDB, fjall and redb, on the same disk, in the
+//! same run, every write fsynced. The figures are ratios, because machines and disks differ and neighbours are noisy.
+//!
+//! Where things are: `stores` the contenders behind one trait · `payload` what is stored · `work` what is timed ·
+//! `rounds` contenders taking turns · `sections` the comparisons of the report · `bars` what must be reached ·
+//! `outcome` results as they are kept between runs · `markdown` and `plot` how they are shown · `children` work done
+//! in a process of its own · `place`, `machine`, `process` where it ran.
+//!
+//! `cargo bench -p mesh-benches` runs the criterion benches in `benches/store`; the binary `report` writes BENCHMARKS.md.
+
+pub mod bars;
+pub mod children;
+pub mod machine;
+pub mod markdown;
+pub mod outcome;
+pub mod payload;
+pub mod place;
+pub mod plot;
+pub mod process;
+pub mod rounds;
+pub mod sections;
+pub mod stores;
+pub mod work;
+
+/// Whatever stops a measurement; a person reads it and runs the section again.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// The outcome of anything in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Tells the person at the terminal what is going on.
+#[expect(clippy::print_stderr, reason = "the report is a program for a terminal; its results go to files")]
+pub fn say(line: &str) {
+    eprintln!("{line}");
+}

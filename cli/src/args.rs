@@ -11,8 +11,8 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    bench, ca, completions, delete, demo, dev, get, info, init, list, migrate, publish, put, ring, routes, salvage,
-    serve, status, storage, tail, topic,
+    bench, ca, completions, delete, demo, dev, get, info, init, list, migrate, publish, put, ring,
+    routes, salvage, serve, status, storage, tail, topic,
 };
 use crate::error;
 use crate::output::Format;
@@ -46,7 +46,13 @@ pub(crate) struct Cli {
 pub(crate) struct Common {
     /// Client configuration: node addresses and identity [default: ./mesh/client/client.toml, then
     /// ~/.config/meshctl/client.toml]
-    #[arg(long, global = true, env = "MESHCTL_CONFIG", value_name = "FILE", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "MESHCTL_CONFIG",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
     pub(crate) config: Option<PathBuf>,
 
     /// Talk to this node instead of those in the configuration (repeatable)
@@ -66,7 +72,13 @@ pub(crate) struct Common {
     pub(crate) timeout: Option<Duration>,
 
     /// What to log on stderr, such as info or mesh_net=debug
-    #[arg(long, global = true, env = "MESHCTL_LOG", value_name = "FILTER", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "MESHCTL_LOG",
+        value_name = "FILTER",
+        hide_env_values = true
+    )]
     pub(crate) log: Option<String>,
 }
 
@@ -132,7 +144,8 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
 
 /// Takes clap's paragraph down to its cause; the usage synopsis stays in `--help`, which the line names.
 fn mistake_line(rendered: &str, words: impl Iterator<Item = OsString>) -> String {
-    let is_cause = |line: &&str| !line.starts_with("Usage: ") && !line.starts_with("For more information");
+    let is_cause =
+        |line: &&str| !line.starts_with("Usage: ") && !line.starts_with("For more information");
     let cause: Vec<&str> = rendered.lines().filter(is_cause).collect();
     let cause = error::one_line(&cause.join("\n"));
     let cause = cause.strip_prefix("error: ").unwrap_or(&cause);
@@ -166,9 +179,18 @@ mod tests {
         fn check(command: &clap::Command, path: &str) {
             for sub in command.get_subcommands() {
                 let path = format!("{path} {}", sub.get_name());
-                let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
-                assert!(help.contains(&path), "`{path} --help` shows no example of itself: {help}");
-                assert!(sub.get_about().is_some(), "`{path}` does not say what it does");
+                let help = sub
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                assert!(
+                    help.contains(&path),
+                    "`{path} --help` shows no example of itself: {help}"
+                );
+                assert!(
+                    sub.get_about().is_some(),
+                    "`{path}` does not say what it does"
+                );
                 check(sub, &path);
             }
         }
@@ -179,7 +201,10 @@ mod tests {
     fn mistakes_are_one_line_that_names_the_help() {
         let line = |words: &[&str]| {
             let mistake = Cli::try_parse_from(words).unwrap_err();
-            mistake_line(&mistake.render().to_string(), words.iter().map(OsString::from))
+            mistake_line(
+                &mistake.render().to_string(),
+                words.iter().map(OsString::from),
+            )
         };
         let missing = line(&["meshctl", "put", "k"]);
         assert!(missing.contains("<VALUE>"), "{missing}");
@@ -187,8 +212,14 @@ mod tests {
         let unknown = line(&["meshctl", "topic", "trim", "t", "--befor", "3"]);
         assert!(unknown.contains("--befor"), "{unknown}");
         assert!(!unknown.contains('\n'), "{unknown}");
-        assert!(unknown.ends_with("(see `meshctl topic trim --help`)"), "{unknown}");
+        assert!(
+            unknown.ends_with("(see `meshctl topic trim --help`)"),
+            "{unknown}"
+        );
         let invalid = line(&["meshctl", "--quiet", "tail", "t", "--last", "x"]);
-        assert!(invalid.ends_with("(see `meshctl tail --help`)"), "{invalid}");
+        assert!(
+            invalid.ends_with("(see `meshctl tail --help`)"),
+            "{invalid}"
+        );
     }
 }

@@ -37,10 +37,9 @@ pub(crate) fn token(context: &[u8]) -> String {
 
 /// The bytes behind a token of [`token`].
 pub(crate) fn parse_token(token: &str) -> Result<bytes::Bytes, String> {
-    URL_SAFE_NO_PAD
-        .decode(token)
-        .map(Into::into)
-        .map_err(|_| "this is no context token: use the `context` that get or put printed".to_owned())
+    URL_SAFE_NO_PAD.decode(token).map(Into::into).map_err(|_| {
+        "this is no context token: use the `context` that get or put printed".to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -61,7 +60,13 @@ mod tests {
     #[test]
     fn repeated_headers_keep_every_value() {
         let mut object = Object::new();
-        for (name, value) in [("a", &b"1"[..]), ("b", b"x"), ("a", b"2"), ("a", b"3"), ("b", &[0xff])] {
+        for (name, value) in [
+            ("a", &b"1"[..]),
+            ("b", b"x"),
+            ("a", b"2"),
+            ("a", b"3"),
+            ("b", &[0xff]),
+        ] {
             put_header(&mut object, name, value);
         }
         assert_eq!(

@@ -27,7 +27,10 @@ pub(crate) struct Template {
 
 impl Template {
     fn size(&self) -> usize {
-        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len());
+        let headers = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
         self.key.as_ref().map_or(0, Bytes::len) + headers.sum::<usize>()
     }
 
@@ -53,7 +56,10 @@ pub(crate) struct Batch {
 pub(crate) type Batches = mpsc::Receiver<Result<Batch, Failure>>;
 
 /// Cuts `input` into records, one a line, on a thread of its own.
-pub(crate) fn batches(input: impl Read + Send + 'static, template: Template) -> Result<Batches, Failure> {
+pub(crate) fn batches(
+    input: impl Read + Send + 'static,
+    template: Template,
+) -> Result<Batches, Failure> {
     deliver(Cutter::new(Lines::new(input), "line", template))
 }
 
@@ -100,7 +106,9 @@ impl<R: Read> Source for Lines<R> {
     fn next(&mut self, bytes_max: usize) -> io::Result<Option<(Bytes, u64)>> {
         let mut value = Vec::new();
         // One byte more for the line end, one to see that the line goes on beyond the limit.
-        let read = (&mut self.0).take(bytes_max as u64 + 2).read_until(b'\n', &mut value)?;
+        let read = (&mut self.0)
+            .take(bytes_max as u64 + 2)
+            .read_until(b'\n', &mut value)?;
         if read == 0 {
             return Ok(None);
         }
@@ -204,7 +212,9 @@ impl<S: Source> Cutter<S> {
 /// Parses `--header k=v`.
 pub(crate) fn parse_header(text: &str) -> Result<(String, Bytes), String> {
     match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), Bytes::copy_from_slice(value.as_bytes()))),
+        Some((name, value)) if !name.is_empty() => {
+            Ok((name.to_owned(), Bytes::copy_from_slice(value.as_bytes())))
+        }
         _ => Err("write a header as NAME=VALUE".to_owned()),
     }
 }
@@ -229,7 +239,9 @@ mod tests {
         let mut batches = Vec::new();
         loop {
             match cutter.next_batch() {
-                Ok(Some(batch)) => batches.push(batch.records.into_iter().map(|r| r.value).collect()),
+                Ok(Some(batch)) => {
+                    batches.push(batch.records.into_iter().map(|r| r.value).collect())
+                }
                 Ok(None) => return (batches, None),
                 Err(failure) => return (batches, Some(failure)),
             }
@@ -250,7 +262,9 @@ mod tests {
         struct Pipe(Vec<&'static [u8]>);
         impl Read for Pipe {
             fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-                let Some(chunk) = self.0.pop() else { return Ok(0) };
+                let Some(chunk) = self.0.pop() else {
+                    return Ok(0);
+                };
                 into[..chunk.len()].copy_from_slice(chunk);
                 Ok(chunk.len())
             }
@@ -264,7 +278,10 @@ mod tests {
     #[test]
     fn large_input_is_cut_into_bounded_batches() {
         let (batches, _) = cut("x\n".repeat(10_000).as_bytes());
-        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [4096, 4096, 1808]);
+        assert_eq!(
+            batches.iter().map(Vec::len).collect::<Vec<_>>(),
+            [4096, 4096, 1808]
+        );
     }
 
     #[test]
@@ -273,7 +290,10 @@ mod tests {
         input.extend(std::iter::repeat_n(b'x', RECORD_BYTES_MAX));
         input.push(b'\n');
         let (batches, failure) = cut(&input[..]);
-        assert!(failure.is_none(), "a record of exactly the limit is allowed");
+        assert!(
+            failure.is_none(),
+            "a record of exactly the limit is allowed"
+        );
         assert_eq!(batches.concat().len(), 3);
 
         input.insert(8, b'x');
@@ -284,12 +304,18 @@ mod tests {
             panic!("{failure:?}")
         };
         assert_eq!(exit, Exit::Usage);
-        assert!(message.contains("line 3") && message.contains("1048576"), "{message}");
+        assert!(
+            message.contains("line 3") && message.contains("1048576"),
+            "{message}"
+        );
     }
 
     #[test]
     fn headers() {
-        assert_eq!(parse_header("a=b=c"), Ok(("a".to_owned(), Bytes::from_static(b"b=c"))));
+        assert_eq!(
+            parse_header("a=b=c"),
+            Ok(("a".to_owned(), Bytes::from_static(b"b=c")))
+        );
         assert_eq!(parse_header("a="), Ok(("a".to_owned(), Bytes::new())));
         assert!(parse_header("a").is_err());
         assert!(parse_header("=b").is_err());

@@ -33,7 +33,10 @@ impl Output {
     /// Takes a second handle to the process's stdout.
     pub(crate) fn open(format: Format, quiet: bool) -> Result<Self, Failure> {
         let stdout = io::stdout();
-        let handle = stdout.as_fd().try_clone_to_owned().map_err(|e| Failure::stdout(&e))?;
+        let handle = stdout
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|e| Failure::stdout(&e))?;
         Ok(Self {
             format,
             quiet,
@@ -91,7 +94,9 @@ impl Output {
         let titles = headings.iter().map(|title| (*title).to_owned()).collect();
         for row in std::iter::once(&titles).chain(rows) {
             let cells = row.iter().zip(&widths);
-            let text: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+            let text: Vec<String> = cells
+                .map(|(cell, width)| format!("{cell:width$}"))
+                .collect();
             self.line(text.join("  ").trim_end())?;
         }
         Ok(())
@@ -99,7 +104,12 @@ impl Output {
 
     /// Facts as `name: value`, the values aligned.
     pub(crate) fn facts(&mut self, facts: &[(&str, String)]) -> Result<(), Failure> {
-        let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or_default() + 1;
+        let width = facts
+            .iter()
+            .map(|(name, _)| name.len())
+            .max()
+            .unwrap_or_default()
+            + 1;
         for (name, value) in facts {
             self.line(format!("{:width$} {value}", format!("{name}:")))?;
         }

@@ -64,10 +64,18 @@ impl Starting {
             .await
             .map_err(|_| Failure::failed(format!("the node did not serve within {READY_MAX:?}")))?
             .map_err(|e| Failure::failed(format!("cannot read from the node process: {e}")))?;
-        let Some(address) = first.as_deref().and_then(|line| line.strip_prefix("ready ")) else {
+        let Some(address) = first
+            .as_deref()
+            .and_then(|line| line.strip_prefix("ready "))
+        else {
             let status = timeout(STOP_MAX, self.child.wait()).await;
-            let status = status.ok().and_then(Result::ok).map_or("no exit status".to_owned(), |s| s.to_string());
-            return Err(Failure::failed(format!("the node stopped before it served ({status})")));
+            let status = status
+                .ok()
+                .and_then(Result::ok)
+                .map_or("no exit status".to_owned(), |s| s.to_string());
+            return Err(Failure::failed(format!(
+                "the node stopped before it served ({status})"
+            )));
         };
         Ok(NodeProcess {
             address: address.to_owned(),
@@ -89,16 +97,23 @@ impl NodeProcess {
 
     /// SIGTERM, then its exit status. A node that does not stop in time is killed, and that is an error.
     pub(crate) async fn stop(mut self) -> Result<ExitStatus, Failure> {
-        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let pid = self
+            .child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(Pid::from_raw);
         if let Some(pid) = pid {
             // An error means that it is gone already; `wait` tells how.
             let _ = kill_process(pid, Signal::TERM);
         }
         match timeout(STOP_MAX, self.child.wait()).await {
-            Ok(status) => status.map_err(|e| Failure::failed(format!("cannot wait for the node process: {e}"))),
+            Ok(status) => status
+                .map_err(|e| Failure::failed(format!("cannot wait for the node process: {e}"))),
             Err(_) => {
                 self.kill().await?;
-                Err(Failure::failed(format!("the node did not stop within {STOP_MAX:?} and was killed")))
+                Err(Failure::failed(format!(
+                    "the node did not stop within {STOP_MAX:?} and was killed"
+                )))
             }
         }
     }
@@ -114,7 +129,8 @@ impl NodeProcess {
 
 /// The binary that is running now.
 pub(crate) fn own_path() -> Result<std::path::PathBuf, Failure> {
-    std::env::current_exe().map_err(|e| Failure::failed(format!("cannot tell where meshctl itself lies: {e}")))
+    std::env::current_exe()
+        .map_err(|e| Failure::failed(format!("cannot tell where meshctl itself lies: {e}")))
 }
 
 fn lost_pipe() -> Failure {

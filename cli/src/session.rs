@@ -24,8 +24,11 @@ impl Session {
     /// Sends logs to stderr: `--log`, or else `default`.
     pub(crate) fn log(&self, default: &str) -> Result<(), Failure> {
         let filter = self.common.log.as_deref().unwrap_or(default);
-        let filter = EnvFilter::try_new(filter)
-            .map_err(|e| Failure::usage(format!("--log {filter}: {e}; write a level, or TARGET=LEVEL,…")))?;
+        let filter = EnvFilter::try_new(filter).map_err(|e| {
+            Failure::usage(format!(
+                "--log {filter}: {e}; write a level, or TARGET=LEVEL,…"
+            ))
+        })?;
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
@@ -49,7 +52,10 @@ impl Session {
     }
 
     pub(crate) fn client_config(&self) -> Result<ClientConfig, Failure> {
-        let path = config_path(self.common.config.as_deref(), std::env::var_os("HOME").map(PathBuf::from))?;
+        let path = config_path(
+            self.common.config.as_deref(),
+            std::env::var_os("HOME").map(PathBuf::from),
+        )?;
         let mut config = ClientConfig::load(&path).map_err(|e| Failure::usage(e.to_string()))?;
         if !self.common.nodes.is_empty() {
             config.nodes.clone_from(&self.common.nodes);
@@ -77,7 +83,10 @@ fn config_path(named: Option<&Path>, home: Option<PathBuf>) -> Result<PathBuf, F
     if let Some(found) = places.iter().find(|place| place.is_file()) {
         return Ok(found.clone());
     }
-    let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+    let places: Vec<String> = places
+        .iter()
+        .map(|place| place.display().to_string())
+        .collect();
     Err(Failure::usage(format!(
         "no client configuration ({}): name one with --config or MESHCTL_CONFIG, or make a cluster with `meshctl init mesh`",
         places.join(", ")

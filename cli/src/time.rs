@@ -15,9 +15,12 @@ pub(crate) fn rfc3339(unix_ms: u64) -> String {
 
 /// Parses `30s`, `10m`, `1h30m`, `7d`, `250ms`: longer than nothing, a day being 24 hours.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let refused = || format!("`{text}` is no length of time: write it like 250ms, 30s, 10m, 1h30m or 7d");
+    let refused =
+        || format!("`{text}` is no length of time: write it like 250ms, 30s, 10m, 1h30m or 7d");
     let span: Span = text.parse().map_err(|_| refused())?;
-    let signed = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| refused())?;
+    let signed = span
+        .to_duration(SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| refused())?;
     let length = Duration::try_from(signed).map_err(|_| refused())?;
     if length.is_zero() {
         return Err("the length of time must be longer than 0".to_owned());
@@ -31,7 +34,8 @@ pub(crate) fn parse_moment(text: &str) -> Result<u64, String> {
         return Ok(unix_ms);
     }
     if let Ok(time) = text.parse::<Timestamp>() {
-        return u64::try_from(time.as_millisecond()).map_err(|_| format!("`{text}` is before 1970"));
+        return u64::try_from(time.as_millisecond())
+            .map_err(|_| format!("`{text}` is before 1970"));
     }
     match parse_duration(text) {
         Ok(ago) => Ok(now_ms().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX))),
@@ -43,7 +47,13 @@ pub(crate) fn parse_moment(text: &str) -> Result<u64, String> {
 
 /// A length of time as [`parse_duration`] reads it: `7d`, `1h30m`, `250ms`.
 pub(crate) fn human_duration(length_ms: u64) -> String {
-    const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+    const UNITS: [(&str, u64); 5] = [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+        ("ms", 1),
+    ];
     let mut left = length_ms;
     let mut text = String::new();
     for (unit, size) in UNITS {
@@ -52,12 +62,18 @@ pub(crate) fn human_duration(length_ms: u64) -> String {
             left %= size;
         }
     }
-    if text.is_empty() { "0s".to_owned() } else { text }
+    if text.is_empty() {
+        "0s".to_owned()
+    } else {
+        text
+    }
 }
 
 /// The wall clock in unix milliseconds; 0 on a clock set before 1970.
 pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -79,7 +95,13 @@ mod tests {
 
     #[test]
     fn printed_lengths_read_back() {
-        for (ms, text) in [(0, "0s"), (250, "250ms"), (5_400_000, "1h30m"), (7 * 86_400_000, "7d"), (61_001, "1m1s1ms")] {
+        for (ms, text) in [
+            (0, "0s"),
+            (250, "250ms"),
+            (5_400_000, "1h30m"),
+            (7 * 86_400_000, "7d"),
+            (61_001, "1m1s1ms"),
+        ] {
             assert_eq!(human_duration(ms), text);
             assert!(ms == 0 || parse_duration(text) == Ok(Duration::from_millis(ms)));
         }
@@ -88,8 +110,14 @@ mod tests {
     #[test]
     fn moments() {
         assert_eq!(parse_moment("1700000000123"), Ok(1_700_000_000_123));
-        assert_eq!(parse_moment("2023-11-14T22:13:20.123Z"), Ok(1_700_000_000_123));
-        assert_eq!(parse_moment("2023-11-15T00:13:20.123+02:00"), Ok(1_700_000_000_123));
+        assert_eq!(
+            parse_moment("2023-11-14T22:13:20.123Z"),
+            Ok(1_700_000_000_123)
+        );
+        assert_eq!(
+            parse_moment("2023-11-15T00:13:20.123+02:00"),
+            Ok(1_700_000_000_123)
+        );
         let ago = now_ms() - parse_moment("10m").unwrap();
         assert!((600_000..660_000).contains(&ago), "{ago}");
         assert!(parse_moment("yesterday").is_err());

@@ -2,8 +2,14 @@
 
 /// Parses `1048576`, `64KiB`, `1.5MiB`, `10GB`, `2G` (a lone letter is binary, as in most tools).
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
-    let refused = || format!("`{text}` is no size: write bytes, or a number with KiB, MiB, GiB, TiB (kB, MB, GB, TB)");
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let refused = || {
+        format!(
+            "`{text}` is no size: write bytes, or a number with KiB, MiB, GiB, TiB (kB, MB, GB, TB)"
+        )
+    };
+    let split = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -68,7 +74,14 @@ mod tests {
         assert_eq!(parse_bytes("2g"), Ok(2 << 30));
         assert_eq!(parse_bytes("10 MB"), Ok(10_000_000));
         assert_eq!(parse_bytes("1.5MiB"), Ok(1_572_864));
-        for bad in ["", "MiB", "-1", "5 bananas", "1e400", "99999999999999999999"] {
+        for bad in [
+            "",
+            "MiB",
+            "-1",
+            "5 bananas",
+            "1e400",
+            "99999999999999999999",
+        ] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
     }

@@ -58,7 +58,10 @@ mod tests {
 
     #[test]
     fn reading_stops_at_the_limit() {
-        assert_eq!(bounded(&b"abcd"[..], 4).unwrap(), Some(Bytes::from_static(b"abcd")));
+        assert_eq!(
+            bounded(&b"abcd"[..], 4).unwrap(),
+            Some(Bytes::from_static(b"abcd"))
+        );
         assert_eq!(bounded(&b"abcde"[..], 4).unwrap(), None);
         assert_eq!(bounded(io::repeat(7), 1000).unwrap(), None);
     }

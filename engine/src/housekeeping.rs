@@ -89,11 +89,9 @@ impl Engine {
         let Some(meta) = read::topic_meta(self.store(), topic)? else {
             return Ok(false);
         };
-        let first = retained_from(self, topic, meta.config, now_ms)?;
-        let extent = read::extent(self.store(), topic)?;
-        if first <= extent.first {
+        let Some(first) = retained_from(self, topic, meta.config, now_ms)? else {
             return Ok(false);
-        }
+        };
         match self.trim(topic, first) {
             Ok(_) => Ok(true),
             Err(error) => Err(ReadError::Store(error.to_string())),
@@ -164,26 +162,32 @@ impl Engine {
     }
 }
 
-/// The first offset that the topic's limits let stay. A batch goes when all of it is over a limit.
+/// The first offset that the topic's limits let stay, `None` where they let all stay. A batch goes when all of it is over
+/// a limit. Where nothing is over one, which is nearly always, this reads one batch.
 fn retained_from(
     engine: &Engine,
     topic: TopicKey,
     config: TopicConfig,
     now_ms: u64,
-) -> Result<Offset, ReadError> {
+) -> Result<Option<Offset>, ReadError> {
     let store = engine.store();
-    let mut first = 0;
-    if let Some(age_ms) = config.retention_age_ms {
-        first = read::offset_at_time(store, topic, now_ms.saturating_sub(age_ms))?;
+    let Some(oldest) = read::batch_at(store, topic, 0)? else {
+        return Ok(None);
+    };
+    let mut first = None;
+    let born_ms = config
+        .retention_age_ms
+        .map(|age_ms| now_ms.saturating_sub(age_ms));
+    if let Some(born_ms) = born_ms.filter(|born_ms| oldest.leader.append_time_ms < *born_ms) {
+        first = Some(read::offset_at_time(store, topic, born_ms)?);
     }
     if let Some(bytes) = config.retention_bytes {
-        let extent = read::extent(store, topic)?;
-        if extent.bytes > bytes {
-            let end = read::end_position(store, topic)?;
+        let end = read::end_position(store, topic)?;
+        if end - oldest.leader.base_position > bytes {
             let kept = read::first_batch_where(store, topic, |header| {
-                end - header.leader.base_position <= bytes
+                end.saturating_sub(header.leader.base_position) <= bytes
             })?;
-            first = first.max(kept);
+            first = first.max(Some(kept));
         }
     }
     Ok(first)

@@ -1,1 +1,110 @@
-fn main(){}
+//! `report`: measures the engine beside its peers and writes BENCHMARKS.md with its plots.
+//!
+//! ```sh
+//! cargo run --release -p mesh-benches --bin report                    # every short section
+//! cargo run --release -p mesh-benches --bin report -- append replay   # only these
+//! cargo run --release -p mesh-benches --bin report -- --long          # and those of 5 and 10 GiB
+//! cargo run --release -p mesh-benches --bin report -- --quick         # small, to see that all works; keeps nothing
+//! cargo run --release -p mesh-benches --bin report -- --render        # only the page, from what was kept
+//! ```
+//!
+//! Results are kept in `benches/results`, a file a section; the page is made from the latest of each.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use mesh_benches::machine::{Machine, date};
+use mesh_benches::outcome::{Kept, keep, kept};
+use mesh_benches::place::Place;
+use mesh_benches::sections::{Run, SECTIONS, Section};
+use mesh_benches::{Result, children, markdown, plot, say};
+
+const ROUNDS: usize = 7;
+const TURN: Duration = Duration::from_millis(1500);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.split_first() {
+        Some((first, rest)) if first == "child" => children::work(rest),
+        _ => report(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What was asked for.
+struct Asked {
+    sections: Vec<&'static Section>,
+    is_quick: bool,
+}
+
+fn report(arguments: &[String]) -> Result<()> {
+    let asked = parse(arguments)?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the crate has no folder around it")?;
+    let place = Place::new()?;
+    let machine = Machine::this(&place)?;
+    say(&format!("{} · {} · {} · data in {}", machine.cpu, machine.kernel, machine.file_system, place.path().display()));
+    for section in &asked.sections {
+        say(&format!("==> {} ({})", section.name, section.title));
+        let (rounds, turn, divisor) =
+            if asked.is_quick { (1, Duration::from_millis(200), 64) } else { (ROUNDS, TURN, 1) };
+        let findings = (section.run)(&Run { place: &place, rounds, turn, divisor })
+            .map_err(|error| format!("section {}: {error}", section.name))?;
+        if !asked.is_quick {
+            keep(&results(root), section.name, &Kept { date: date(), machine: machine.clone(), findings })?;
+        }
+    }
+    if asked.is_quick { Ok(()) } else { render(root) }
+}
+
+fn parse(arguments: &[String]) -> Result<Asked> {
+    let (mut named, mut is_long, mut is_quick, mut renders) = (Vec::new(), false, false, false);
+    for argument in arguments {
+        match argument.as_str() {
+            "--long" => is_long = true,
+            "--quick" => is_quick = true,
+            "--render" => renders = true,
+            name => match SECTIONS.iter().find(|section| section.name == name) {
+                Some(section) => named.push(section),
+                None => return Err(usage(name).into()),
+            },
+        }
+    }
+    if named.is_empty() && !renders {
+        named = SECTIONS.iter().filter(|section| is_long || !section.is_long).collect();
+    }
+    Ok(Asked { sections: named, is_quick })
+}
+
+fn usage(unknown: &str) -> String {
+    let names: Vec<&str> = SECTIONS.iter().map(|section| section.name).collect();
+    format!("{unknown} is no section: give any of {}, --long, --quick or --render", names.join(", "))
+}
+
+fn results(root: &Path) -> PathBuf {
+    root.join("benches/results")
+}
+
+/// Writes the page and the plots from what was kept of every section.
+fn render(root: &Path) -> Result<()> {
+    let plots = root.join("docs/plots");
+    std::fs::create_dir_all(&plots)?;
+    let mut sections = Vec::new();
+    for section in SECTIONS {
+        let kept = kept(&results(root), section.name)?;
+        if let Some(kept) = &kept {
+            let picture = plot::picture(section.title, &kept.findings.comparisons);
+            std::fs::write(plots.join(format!("{}.svg", section.name)), picture)?;
+        }
+        sections.push((section, kept));
+    }
+    std::fs::write(root.join("BENCHMARKS.md"), markdown::page(&sections))?;
+    say("wrote BENCHMARKS.md and docs/plots");
+    Ok(())
+}

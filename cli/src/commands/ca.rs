@@ -88,7 +88,9 @@ fn issue_client(args: &IssueClient, session: &mut Session) -> Result<(), Failure
         )));
     }
     let failed = |e: IdentityError| match e {
-        IdentityError::Name { .. } | IdentityError::TooManyGrants { .. } => Failure::usage(e.to_string()),
+        IdentityError::Name { .. } | IdentityError::TooManyGrants { .. } => {
+            Failure::usage(e.to_string())
+        }
         _ => Failure::failed(e.to_string()),
     };
     let own = layout.client().join("client.toml");
@@ -97,7 +99,14 @@ fn issue_client(args: &IssueClient, session: &mut Session) -> Result<(), Failure
         .nodes;
     let folder = layout.issued(&args.name);
     Authority::load(&layout.authority())
-        .and_then(|ca| ca.issue_client(&folder, &args.name, &grants(args), Validity::days(args.days)))
+        .and_then(|ca| {
+            ca.issue_client(
+                &folder,
+                &args.name,
+                &grants(args),
+                Validity::days(args.days),
+            )
+        })
         .map_err(failed)?;
     let config = folder.join("client.toml");
     ClientConfig::write_new(&config, &nodes).map_err(|e| Failure::failed(e.to_string()))?;
@@ -106,9 +115,11 @@ fn issue_client(args: &IssueClient, session: &mut Session) -> Result<(), Failure
             .out
             .json(&json!({"client": args.name, "config": config.display().to_string(), "days": args.days}));
     }
-    session
-        .out
-        .confirm(format!("issued {}: use it with --config {}", args.name, config.display()))
+    session.out.confirm(format!(
+        "issued {}: use it with --config {}",
+        args.name,
+        config.display()
+    ))
 }
 
 /// What the flags allow; everything, where there are none.

@@ -30,7 +30,9 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
     let layout = Layout::new(&args.dir);
     if !layout.authority().exists() {
         init::create(&layout, &args.shape)?;
-        session.out.confirm(format!("made {}", layout.root().display()))?;
+        session
+            .out
+            .confirm(format!("made {}", layout.root().display()))?;
         session.out.flush()?;
     }
     let name = "n1";
@@ -41,7 +43,9 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
         node = starting.ready() => node?,
         _ = interrupt.received() => return Ok(()),
     };
-    session.out.line(format!("{name} | ready {}", node.address))?;
+    session
+        .out
+        .line(format!("{name} | ready {}", node.address))?;
     session.out.flush()?;
     let outcome = supervise(name, &mut node, &mut interrupt).await;
     let stopped = match outcome {
@@ -73,7 +77,9 @@ async fn stop(name: &str, node: NodeProcess) -> Result<(), Failure> {
     if status.success() {
         return Ok(());
     }
-    Err(Failure::failed(format!("{name} did not stop cleanly ({status})")))
+    Err(Failure::failed(format!(
+        "{name} did not stop cleanly ({status})"
+    )))
 }
 
 /// Copies a node's log to ours, each line behind its name.

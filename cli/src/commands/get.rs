@@ -36,14 +36,22 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
     let client = session.connect().await?;
     let got = client.get(&key, args.read).await?;
     client.close().await;
-    let missing = || Failure::not_found(format!("no value for key `{}`", String::from_utf8_lossy(&key)));
+    let missing = || {
+        Failure::not_found(format!(
+            "no value for key `{}`",
+            String::from_utf8_lossy(&key)
+        ))
+    };
     let got = got.ok_or_else(missing)?;
     let newest = got.values.first().ok_or_else(missing)?;
     if session.out.is_json() {
         return session.out.json(&object(&key, newest, &got, args.siblings));
     }
     if args.siblings {
-        return got.values.iter().try_for_each(|held| session.out.line(&held.value));
+        return got
+            .values
+            .iter()
+            .try_for_each(|held| session.out.line(&held.value));
     }
     if got.values.len() > 1 {
         session.out.warn(&format!(

@@ -34,10 +34,9 @@ impl NodeArg {
         let client = session.connect_to(address).await?;
         let info = client.info().await?;
         match &self.named {
-            Some(name) if address.is_none() && *name != info.name => Err(Failure::not_found(format!(
-                "no node {name}: the cluster has {}",
-                info.name
-            ))),
+            Some(name) if address.is_none() && *name != info.name => Err(Failure::not_found(
+                format!("no node {name}: the cluster has {}", info.name),
+            )),
             _ => Ok((client, info)),
         }
     }

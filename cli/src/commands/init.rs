@@ -39,10 +39,20 @@ pub(crate) struct Shape {
     #[arg(long, value_name = "N", default_value_t = 1)]
     nodes: u16,
     /// Host or address on which the nodes serve
-    #[arg(long, value_name = "HOST", default_value = "127.0.0.1", conflicts_with = "hosts")]
+    #[arg(
+        long,
+        value_name = "HOST",
+        default_value = "127.0.0.1",
+        conflicts_with = "hosts"
+    )]
     host: String,
     /// UDP port of the first node; 0 lets the system choose one at each start
-    #[arg(long, value_name = "PORT", default_value_t = 7400, conflicts_with = "hosts")]
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 7400,
+        conflicts_with = "hosts"
+    )]
     port: u16,
     /// Where each node serves
     #[arg(long, value_name = "A:P,B:P,…", value_delimiter = ',')]
@@ -74,12 +84,16 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
             "nodes": [{"name": "n1", "id": made.node.to_string(), "address": made.address}],
         }));
     }
-    session.out.confirm(format!("made the cluster {} in {dir}", made.cluster))?;
-    session.out.confirm(format!("start its node with: meshctl serve {dir}/n1"))?;
+    session
+        .out
+        .confirm(format!("made the cluster {} in {dir}", made.cluster))?;
+    session
+        .out
+        .confirm(format!("start its node with: meshctl serve {dir}/n1"))?;
     if args.dir != Path::new("mesh") {
-        session
-            .out
-            .confirm(format!("then point clients at it: export MESHCTL_CONFIG={dir}/client/client.toml"))?;
+        session.out.confirm(format!(
+            "then point clients at it: export MESHCTL_CONFIG={dir}/client/client.toml"
+        ))?;
     }
     Ok(())
 }
@@ -123,7 +137,12 @@ fn fill(layout: &Layout, shape: &Shape, address: String) -> Result<Made, Failure
     let folder = layout.node(name);
     let authority = Authority::create(&layout.authority()).map_err(identities)?;
     authority
-        .issue_node(&folder.join("identity"), name, &[host_of(&made.address)], Validity::ten_years())
+        .issue_node(
+            &folder.join("identity"),
+            name,
+            &[host_of(&made.address)],
+            Validity::ten_years(),
+        )
         .map_err(identities)?;
     let file = folder.join(NODE_FILE);
     fs::write(&file, node_file(&made)).map_err(|e| Failure::file("write", &file, &e))?;
@@ -139,8 +158,11 @@ fn fill(layout: &Layout, shape: &Shape, address: String) -> Result<Made, Failure
     authority
         .issue_client(&client, "admin", &Grants::all(), Validity::ten_years())
         .map_err(identities)?;
-    ClientConfig::write_new(&client.join("client.toml"), std::slice::from_ref(&made.address))
-        .map_err(|e| Failure::failed(e.to_string()))?;
+    ClientConfig::write_new(
+        &client.join("client.toml"),
+        std::slice::from_ref(&made.address),
+    )
+    .map_err(|e| Failure::failed(e.to_string()))?;
     Ok(made)
 }
 
@@ -179,8 +201,9 @@ impl Shape {
                 let port = one.rsplit_once(':').and_then(|(host, port)| {
                     (!host.is_empty()).then_some(port)?.parse::<u16>().ok()
                 });
-                port.map(|_| one.clone())
-                    .ok_or_else(|| Failure::usage(format!("--hosts {one}: write HOST:PORT for each node")))
+                port.map(|_| one.clone()).ok_or_else(|| {
+                    Failure::usage(format!("--hosts {one}: write HOST:PORT for each node"))
+                })
             }
             several => Err(Failure::usage(format!(
                 "--hosts names {} nodes, but --nodes is {}",
@@ -203,7 +226,9 @@ fn join_host_port(host: &str, port: u16) -> String {
 /// The host of `HOST:PORT`, without brackets.
 fn host_of(address: &str) -> String {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    host.trim_start_matches('[').trim_end_matches(']').to_owned()
+    host.trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned()
 }
 
 /// Whether something other than an empty folder lies there.
@@ -216,7 +241,8 @@ fn is_occupied(path: &Path) -> bool {
 
 fn random_id() -> Result<[u8; 16], Failure> {
     let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|e| Failure::failed(format!("the system gives no random numbers: {e}")))?;
+    getrandom::fill(&mut id)
+        .map_err(|e| Failure::failed(format!("the system gives no random numbers: {e}")))?;
     Ok(id)
 }
 

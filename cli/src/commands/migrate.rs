@@ -32,6 +32,8 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
         let plan = mesh_migrations::plan(&data).map_err(failed)?;
         return print_plan(&plan, session);
     }
+    // RocksDB alone would take a damaged log for a torn one, and drop what follows.
+    mesh_engine::settle_log(&data).map_err(|e| Failure::failed(e.to_string()))?;
     let out = &session.out;
     let report = mesh_migrations::migrate(&data, &mut |progress| {
         if let Some(text) = told(&progress) {
@@ -51,24 +53,33 @@ fn print_plan(plan: &Plan, session: &mut Session) -> Result<(), Failure> {
         }));
     }
     if plan.steps.is_empty() {
-        return session
-            .out
-            .line(format!("format {} is the current one: nothing to do", plan.found));
+        return session.out.line(format!(
+            "format {} is the current one: nothing to do",
+            plan.found
+        ));
     }
-    session.out.line(format!("from format {} to {}:", plan.found, plan.current))?;
+    session
+        .out
+        .line(format!("from format {} to {}:", plan.found, plan.current))?;
     for step in &plan.steps {
-        session
-            .out
-            .line(format!("  {} to {}: {}, {}", step.from, step.to, step.name, step.what))?;
+        session.out.line(format!(
+            "  {} to {}: {}, {}",
+            step.from, step.to, step.name, step.what
+        ))?;
     }
     if plan.interrupted {
-        session.out.line("the first step has begun before and goes on where it was")?;
+        session
+            .out
+            .line("the first step has begun before and goes on where it was")?;
     }
     Ok(())
 }
 
 fn print_report(report: &Report, session: &mut Session) -> Result<(), Failure> {
-    let checkpoint = report.checkpoint.as_ref().map(|path| path.display().to_string());
+    let checkpoint = report
+        .checkpoint
+        .as_ref()
+        .map(|path| path.display().to_string());
     if session.out.is_json() {
         return session.out.json(&json!({
             "found": report.found,
@@ -78,11 +89,14 @@ fn print_report(report: &Report, session: &mut Session) -> Result<(), Failure> {
         }));
     }
     if report.steps.is_empty() {
-        return session
-            .out
-            .confirm(format!("format {} is the current one: nothing to do", report.now));
+        return session.out.confirm(format!(
+            "format {} is the current one: nothing to do",
+            report.now
+        ));
     }
-    session.out.confirm(format!("from format {} to {}", report.found, report.now))?;
+    session
+        .out
+        .confirm(format!("from format {} to {}", report.found, report.now))?;
     match checkpoint {
         Some(path) => session.out.confirm(format!(
             "what was there before is kept in {path}; delete it once it is no longer wanted"
@@ -100,8 +114,15 @@ fn told(progress: &Progress) -> Option<String> {
     match progress {
         Progress::Checkpointed { path } => Some(format!("checkpoint in {}", path.display())),
         Progress::StepStarted { step, resumed } => {
-            let verb = if *resumed { "going on with" } else { "beginning" };
-            Some(format!("{verb} {} (format {} to {})", step.name, step.from, step.to))
+            let verb = if *resumed {
+                "going on with"
+            } else {
+                "beginning"
+            };
+            Some(format!(
+                "{verb} {} (format {} to {})",
+                step.name, step.from, step.to
+            ))
         }
         Progress::Batch { .. } => None,
         Progress::StepFinished { step } => Some(format!("done with {}", step.name)),

@@ -88,7 +88,9 @@ pub(crate) async fn run(mut args: Args, session: &mut Session) -> Result<(), Fai
         waiting: VecDeque::new(),
         printer: Printer::default(),
     };
-    let sent = pipeline.send_all(&mut input, &mut interrupt, session, &progress).await;
+    let sent = pipeline
+        .send_all(&mut input, &mut interrupt, session, &progress)
+        .await;
     progress.finish_and_clear();
     // Whatever ended the input, the records before it are on their way: their offsets are facts.
     let acknowledged = pipeline.drain(session).await;
@@ -98,23 +100,26 @@ pub(crate) async fn run(mut args: Args, session: &mut Session) -> Result<(), Fai
 }
 
 /// The batches to publish, whether they come from operands, a file or stdin.
-fn open_input(
-    args: &mut Args,
-    session: &Session,
-) -> Result<(Batches, ProgressBar), Failure> {
+fn open_input(args: &mut Args, session: &Session) -> Result<(Batches, ProgressBar), Failure> {
     let template = Template {
         key: args.key.take().map(|key| key.into_vec().into()),
         headers: std::mem::take(&mut args.headers),
     };
     let hidden = ProgressBar::hidden();
     if !args.values.is_empty() {
-        let values = std::mem::take(&mut args.values).into_iter().map(|value| value.into_vec().into()).collect();
+        let values = std::mem::take(&mut args.values)
+            .into_iter()
+            .map(|value| value.into_vec().into())
+            .collect();
         return Ok((lines::batches_of(values, template)?, hidden));
     }
     match &args.file {
         Some(path) if path.as_os_str() != "-" => {
             let file = values::open(path)?;
-            let length = file.metadata().map_err(|e| Failure::file("read", path, &e))?.len();
+            let length = file
+                .metadata()
+                .map_err(|e| Failure::file("read", path, &e))?
+                .len();
             let progress = if session.out.is_quiet() || !io::stderr().is_terminal() {
                 hidden
             } else {
@@ -127,7 +132,9 @@ fn open_input(
 }
 
 fn bar(length: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {binary_bytes_per_sec} eta {eta}");
+    let style = ProgressStyle::with_template(
+        "{bar:40} {bytes}/{total_bytes} {binary_bytes_per_sec} eta {eta}",
+    );
     let bar = ProgressBar::new(length);
     match style {
         Ok(style) => bar.with_style(style),
@@ -166,7 +173,9 @@ impl Pipeline {
                 }
                 batch = input.recv(), if self.has_room() => batch,
             };
-            let Some(batch) = batch.transpose()? else { return Ok(()) };
+            let Some(batch) = batch.transpose()? else {
+                return Ok(());
+            };
             self.send(batch.records).await;
             progress.inc(batch.input_bytes);
         }
@@ -179,7 +188,8 @@ impl Pipeline {
     }
 
     async fn send(&mut self, records: Vec<mesh_net::client::Record>) {
-        let (producer, topic, expected) = (self.producer.clone(), self.topic.clone(), self.expected);
+        let (producer, topic, expected) =
+            (self.producer.clone(), self.topic.clone(), self.expected);
         self.expected = expected.map(|offset| offset + records.len() as u64);
         let mut call: Pin<Box<dyn Future<Output = _> + Send>> =
             Box::pin(async move { producer.publish_batch(&topic, records, expected).await });
@@ -197,7 +207,8 @@ impl Pipeline {
         let mut outcome = Ok(());
         while let Some(call) = self.waiting.pop_front() {
             let done = joined(call.await);
-            let printed = done.and_then(|published| self.printer.print(&self.topic, published, session));
+            let printed =
+                done.and_then(|published| self.printer.print(&self.topic, published, session));
             outcome = outcome.and(printed);
         }
         outcome
@@ -211,7 +222,9 @@ impl Pipeline {
 }
 
 /// The outcome of the oldest batch; pending for ever where there is none.
-async fn settled(oldest: Option<&mut JoinHandle<Result<Published, ClientError>>>) -> Result<Published, Failure> {
+async fn settled(
+    oldest: Option<&mut JoinHandle<Result<Published, ClientError>>>,
+) -> Result<Published, Failure> {
     match oldest {
         Some(call) => joined(call.await),
         None => std::future::pending().await,
@@ -223,7 +236,9 @@ fn joined(
 ) -> Result<Published, Failure> {
     match done {
         Ok(done) => Ok(done?),
-        Err(e) => Err(Failure::failed(format!("the publishing task ended early: {e}"))),
+        Err(e) => Err(Failure::failed(format!(
+            "the publishing task ended early: {e}"
+        ))),
     }
 }
 
@@ -235,7 +250,12 @@ struct Printer {
 }
 
 impl Printer {
-    fn print(&mut self, topic: &str, batch: Published, session: &mut Session) -> Result<(), Failure> {
+    fn print(
+        &mut self,
+        topic: &str,
+        batch: Published,
+        session: &mut Session,
+    ) -> Result<(), Failure> {
         self.records += batch.last - batch.first + 1;
         if session.out.is_json() {
             session.out.json(&json!({

@@ -61,13 +61,20 @@ pub(crate) async fn run(args: Args, session: &mut Session) -> Result<(), Failure
     let key = values::argument(&args.key);
     let value = values::value(args.value, BINDING_VALUE_BYTES_MAX)?;
     let client = session.connect().await?;
-    let ack = client.put(&key, value, args.write.options(args.ttl)).await?;
+    let ack = client
+        .put(&key, value, args.write.options(args.ttl))
+        .await?;
     client.close().await;
     print_ack(session, &key, &ack, "stored")
 }
 
 /// Prints what a write came to; `done` is its verb.
-pub(crate) fn print_ack(session: &mut Session, key: &[u8], ack: &WriteAck, done: &str) -> Result<(), Failure> {
+pub(crate) fn print_ack(
+    session: &mut Session,
+    key: &[u8],
+    ack: &WriteAck,
+    done: &str,
+) -> Result<(), Failure> {
     if session.out.is_json() {
         let mut object = Object::new();
         put_bytes(&mut object, "key", key);

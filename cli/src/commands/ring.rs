@@ -32,5 +32,7 @@ pub(crate) async fn run(_args: &Args, session: &mut Session) -> Result<(), Failu
         vec![partition.to_string(), node.clone(), epoch, node]
     };
     let rows: Vec<Vec<String>> = (0..info.partitions).map(row).collect();
-    session.out.table(&["partition", "leader", "epoch", "replicas"], &rows)
+    session
+        .out
+        .table(&["partition", "leader", "epoch", "replicas"], &rows)
 }

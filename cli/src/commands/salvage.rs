@@ -42,8 +42,15 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
 }
 
 fn print(report: &SalvageReport, session: &mut Session) -> Result<(), Failure> {
-    let kept: Vec<String> = report.kept.iter().map(|path| path.display().to_string()).collect();
-    let damaged = report.damaged.as_ref().map(|path| path.display().to_string());
+    let kept: Vec<String> = report
+        .kept
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let damaged = report
+        .damaged
+        .as_ref()
+        .map(|path| path.display().to_string());
     if session.out.is_json() {
         return session.out.json(&json!({
             "damaged": damaged,
@@ -57,12 +64,16 @@ fn print(report: &SalvageReport, session: &mut Session) -> Result<(), Failure> {
             .out
             .line("the write-ahead log is whole: there is nothing to salvage");
     };
-    session.out.line(format!("damaged: {file}, from byte {} on", report.offset))?;
+    session
+        .out
+        .line(format!("damaged: {file}, from byte {} on", report.offset))?;
     let loss = human_bytes(report.lost_bytes);
     if kept.is_empty() {
-        return session
-            .out
-            .line(format!("to lose: up to {loss} of what was acknowledged last"));
+        return session.out.line(format!(
+            "to lose: up to {loss} of what was acknowledged last"
+        ));
     }
-    session.out.line(format!("cut off: {loss}, kept in {}", kept.join(", ")))
+    session
+        .out
+        .line(format!("cut off: {loss}, kept in {}", kept.join(", ")))
 }

@@ -33,7 +33,8 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
     } else {
         None
     };
-    let failed = |e: &dyn std::fmt::Display| Failure::failed(format!("{}: {e}", args.folder.display()));
+    let failed =
+        |e: &dyn std::fmt::Display| Failure::failed(format!("{}: {e}", args.folder.display()));
     let config = NodeConfig::load(&args.folder).map_err(|e| failed(&e))?;
     let node = Node::start(config).await.map_err(|e| failed(&e))?;
     session.out.line(format!("ready {}", node.addr()))?;

@@ -38,7 +38,14 @@ pub(crate) async fn run(_args: &Args, session: &mut Session) -> Result<(), Failu
     }
     session.out.line(format!("cluster {}", info.cluster))?;
     session.out.table(
-        &["node", "address", "state", "partitions", "leads", "disk free"],
+        &[
+            "node",
+            "address",
+            "state",
+            "partitions",
+            "leads",
+            "disk free",
+        ],
         &[vec![
             info.name.clone(),
             info.address.clone(),
@@ -48,5 +55,7 @@ pub(crate) async fn run(_args: &Args, session: &mut Session) -> Result<(), Failu
             human_bytes(info.free_bytes),
         ]],
     )?;
-    session.out.line("one node, one copy of everything: back up its disk")
+    session
+        .out
+        .line("one node, one copy of everything: back up its disk")
 }

@@ -37,7 +37,13 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
     }
     let rows: Vec<Vec<String>> = families
         .iter()
-        .map(|family| vec![family.name.clone(), human_bytes(family.bytes), grouped(family.keys_estimate)])
+        .map(|family| {
+            vec![
+                family.name.clone(),
+                human_bytes(family.bytes),
+                grouped(family.keys_estimate),
+            ]
+        })
         .collect();
     session.out.table(&["family", "size", "keys"], &rows)?;
     let total = families.iter().map(|family| family.bytes).sum();

@@ -69,7 +69,10 @@ impl Args {
 pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
     let mut interrupt = Interrupt::listen()?;
     let client = session.connect().await?;
-    let mut cursor = args.cursor.as_deref().map(|name| Cursor::new(&client, &args.topic, name));
+    let mut cursor = args
+        .cursor
+        .as_deref()
+        .map(|name| Cursor::new(&client, &args.topic, name));
     let outcome = print_all(args, &client, &mut cursor, &mut interrupt, session).await;
     // What has been printed counts as read, whatever ended the tail; what could not be printed does not.
     let remembered = match &mut cursor {
@@ -111,7 +114,9 @@ async fn print_all(
                 }
             }
         };
-        let Some(TailBatch { mut records }) = batch else { break };
+        let Some(TailBatch { mut records }) = batch else {
+            break;
+        };
         records.truncate(usize::try_from(left).unwrap_or(usize::MAX));
         left -= records.len() as u64;
         for record in &records {
@@ -177,7 +182,9 @@ impl<'a> Cursor<'a> {
 
     async fn commit(&mut self) -> Result<(), Failure> {
         if let Some(next) = self.pending.take() {
-            self.client.commit_cursor(self.topic, self.name, next).await?;
+            self.client
+                .commit_cursor(self.topic, self.name, next)
+                .await?;
         }
         Ok(())
     }
@@ -194,7 +201,9 @@ async fn commit(cursor: &mut Option<Cursor<'_>>) -> Result<(), Failure> {
 async fn due(cursor: Option<&Cursor<'_>>) {
     match cursor {
         Some(Cursor {
-            pending: Some(_), due, ..
+            pending: Some(_),
+            due,
+            ..
         }) => tokio::time::sleep_until(*due).await,
         _ => std::future::pending().await,
     }

@@ -123,11 +123,15 @@ async fn create(args: &Create, client: &Client, session: &mut Session) -> Result
             .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         retention_bytes: args.retention_bytes,
     };
-    let topic = client.create_topic(&args.topic, config, args.if_not_exists).await?;
+    let topic = client
+        .create_topic(&args.topic, config, args.if_not_exists)
+        .await?;
     if session.out.is_json() {
         return session.out.json(&object(&topic));
     }
-    session.out.confirm(format!("topic {} is there", topic.name))
+    session
+        .out
+        .confirm(format!("topic {} is there", topic.name))
 }
 
 async fn describe(args: &Describe, client: &Client, session: &mut Session) -> Result<(), Failure> {
@@ -144,7 +148,10 @@ async fn describe(args: &Describe, client: &Client, session: &mut Session) -> Re
         ("first offset", topic.first.to_string()),
         ("next offset", topic.next.to_string()),
         ("records", grouped(topic.next.saturating_sub(topic.first))),
-        ("bytes", format!("{} ({})", topic.bytes, human_bytes(topic.bytes))),
+        (
+            "bytes",
+            format!("{} ({})", topic.bytes, human_bytes(topic.bytes)),
+        ),
         ("leader", topic.leader.clone()),
         ("epoch", topic.epoch.to_string()),
         ("replicas", topic.replicas.join(", ")),
@@ -156,9 +163,13 @@ async fn describe(args: &Describe, client: &Client, session: &mut Session) -> Re
 async fn delete(args: &Delete, client: &Client, session: &mut Session) -> Result<(), Failure> {
     client.delete_topic(&args.topic).await?;
     if session.out.is_json() {
-        return session.out.json(&json!({"topic": args.topic, "deleted": true}));
+        return session
+            .out
+            .json(&json!({"topic": args.topic, "deleted": true}));
     }
-    session.out.confirm(format!("topic {} is deleted", args.topic))
+    session
+        .out
+        .confirm(format!("topic {} is deleted", args.topic))
 }
 
 async fn list(args: &List, client: &Client, session: &mut Session) -> Result<(), Failure> {
@@ -166,7 +177,9 @@ async fn list(args: &List, client: &Client, session: &mut Session) -> Result<(),
     let mut after: Option<String> = None;
     while left > 0 {
         let limit = u32::try_from(left).unwrap_or(PAGE).min(PAGE);
-        let names = client.list_topics(&args.prefix, after.as_deref(), limit).await?;
+        let names = client
+            .list_topics(&args.prefix, after.as_deref(), limit)
+            .await?;
         for name in &names {
             if session.out.is_json() {
                 session.out.json(&json!({"topic": name}))?;
@@ -186,9 +199,13 @@ async fn list(args: &List, client: &Client, session: &mut Session) -> Result<(),
 async fn trim(args: &Trim, client: &Client, session: &mut Session) -> Result<(), Failure> {
     let first = client.trim_topic(&args.topic, args.before).await?;
     if session.out.is_json() {
-        return session.out.json(&json!({"topic": args.topic, "first_offset": first}));
+        return session
+            .out
+            .json(&json!({"topic": args.topic, "first_offset": first}));
     }
-    session.out.confirm(format!("topic {} now begins at offset {first}", args.topic))
+    session
+        .out
+        .confirm(format!("topic {} now begins at offset {first}", args.topic))
 }
 
 fn object(topic: &TopicDescription) -> serde_json::Value {

@@ -11,8 +11,20 @@ fn a_client_may_do_what_its_certificate_says_and_nothing_else() {
     mesh.ok(&["publish", "secret", "x"]);
     mesh.ok(&["put", "public:1", "p"]);
     mesh.ok(&["put", "private:1", "q"]);
-    mesh.ok(&["ca", "issue", "client", "eve", "--read-topic", "audit.", "--write-topic", "inbox/", "--read-key", "public:"]);
-    let eve = |words: &[&str]| mesh.run(&[&["--config", "mesh/clients/eve/client.toml"], words].concat());
+    mesh.ok(&[
+        "ca",
+        "issue",
+        "client",
+        "eve",
+        "--read-topic",
+        "audit.",
+        "--write-topic",
+        "inbox/",
+        "--read-key",
+        "public:",
+    ]);
+    let eve =
+        |words: &[&str]| mesh.run(&[&["--config", "mesh/clients/eve/client.toml"], words].concat());
 
     assert_eq!(eve(&["tail", "audit.logins"]).succeeded(), b"in\n");
     assert_eq!(eve(&["publish", "inbox/eve", "hello"]).succeeded(), b"0\n");
@@ -35,7 +47,10 @@ fn a_client_may_do_what_its_certificate_says_and_nothing_else() {
     }
     assert_eq!(mesh.ok(&["tail", "audit.logins"]), b"in\n");
     assert_eq!(mesh.ok(&["get", "public:1"]), b"p");
-    assert_eq!(mesh.text(&["topic", "list"]), "audit.logins\ninbox/eve\nsecret");
+    assert_eq!(
+        mesh.text(&["topic", "list"]),
+        "audit.logins\ninbox/eve\nsecret"
+    );
     assert!(mesh.is_up());
 }
 
@@ -45,11 +60,17 @@ fn a_stranger_is_refused() {
     let stranger = Mesh::stopped();
     mesh.ok(&["put", "k", "v"]);
     let config = stranger.path("mesh/client/client.toml");
-    mesh.run(&["get", "k", "--config", config.to_str().unwrap()]).refused(6, &["certificate"]);
+    mesh.run(&["get", "k", "--config", config.to_str().unwrap()])
+        .refused(6, &["certificate"]);
 
     // One that trusts the node, but whose own certificate is of another CA.
-    fs::copy(mesh.path("mesh/client/ca.pem"), stranger.path("mesh/client/ca.pem")).unwrap();
-    mesh.run(&["get", "k", "--config", config.to_str().unwrap()]).refused(6, &["certificate"]);
+    fs::copy(
+        mesh.path("mesh/client/ca.pem"),
+        stranger.path("mesh/client/ca.pem"),
+    )
+    .unwrap();
+    mesh.run(&["get", "k", "--config", config.to_str().unwrap()])
+        .refused(6, &["certificate"]);
     assert!(mesh.is_up());
     assert_eq!(mesh.ok(&["get", "k"]), b"v");
 }
@@ -59,13 +80,16 @@ fn issued_identities_are_never_overwritten_and_their_names_are_checked() {
     let mesh = Mesh::stopped();
     mesh.ok(&["ca", "issue", "client", "a"]);
     let key = fs::read(mesh.path("mesh/clients/a/key.pem")).unwrap();
-    mesh.run(&["ca", "issue", "client", "a"]).refused(1, &["exists"]);
+    mesh.run(&["ca", "issue", "client", "a"])
+        .refused(1, &["exists"]);
     assert_eq!(fs::read(mesh.path("mesh/clients/a/key.pem")).unwrap(), key);
     for name in ["../b", "", "a b"] {
-        mesh.run(&["ca", "issue", "client", name]).refused(2, &["not allowed"]);
+        mesh.run(&["ca", "issue", "client", name])
+            .refused(2, &["not allowed"]);
     }
     assert!(!mesh.path("mesh/b").exists());
-    mesh.run(&["ca", "issue", "client", "a", "--dir", "elsewhere"]).refused(2, &["--dir"]);
+    mesh.run(&["ca", "issue", "client", "a", "--dir", "elsewhere"])
+        .refused(2, &["--dir"]);
 }
 
 #[test]
@@ -73,8 +97,16 @@ fn private_keys_are_for_their_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let mesh = Mesh::stopped();
     mesh.ok(&["ca", "issue", "client", "a"]);
-    for key in ["ca/ca-key.pem", "n1/identity/key.pem", "client/key.pem", "clients/a/key.pem"] {
-        let mode = fs::metadata(mesh.path("mesh").join(key)).unwrap().permissions().mode();
+    for key in [
+        "ca/ca-key.pem",
+        "n1/identity/key.pem",
+        "client/key.pem",
+        "clients/a/key.pem",
+    ] {
+        let mode = fs::metadata(mesh.path("mesh").join(key))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600, "{key}");
     }
 }

@@ -6,7 +6,14 @@ use crate::mesh::Mesh;
 fn names_of_topics_and_cursors() {
     let mesh = Mesh::start();
     let long = "t".repeat(256);
-    for (topic, cause) in [("", "empty"), (&*long, "255"), ("sp ace", "' '"), ("..", ".."), ("a//b", "'/'"), ("é", "'é'")] {
+    for (topic, cause) in [
+        ("", "empty"),
+        (&*long, "255"),
+        ("sp ace", "' '"),
+        ("..", ".."),
+        ("a//b", "'/'"),
+        ("é", "'é'"),
+    ] {
         for words in [
             &["publish", topic, "v"][..],
             &["topic", "create", topic],
@@ -20,8 +27,10 @@ fn names_of_topics_and_cursors() {
     }
     assert_eq!(mesh.text(&["topic", "list"]), "");
     mesh.ok(&["publish", &long[..255], "v"]);
-    mesh.run(&["tail", &long[..255], "--cursor", ""]).refused(2, &["empty"]);
-    mesh.run(&["tail", &long[..255], "--cursor", &long]).refused(2, &["255"]);
+    mesh.run(&["tail", &long[..255], "--cursor", ""])
+        .refused(2, &["empty"]);
+    mesh.run(&["tail", &long[..255], "--cursor", &long])
+        .refused(2, &["255"]);
 }
 
 #[test]
@@ -34,8 +43,10 @@ fn keys_and_values_of_bindings() {
         mesh.run(&["delete", key]).refused(2, &[cause]);
     }
     mesh.write("large", vec![b'x'; (1 << 20) + 1]);
-    mesh.run(&["put", "k", "@large"]).refused(2, &["large", "1048576"]);
-    mesh.run_with(&["put", "k", "-"], &vec![b'x'; (1 << 20) + 1]).refused(2, &["stdin", "1048576"]);
+    mesh.run(&["put", "k", "@large"])
+        .refused(2, &["large", "1048576"]);
+    mesh.run_with(&["put", "k", "-"], &vec![b'x'; (1 << 20) + 1])
+        .refused(2, &["stdin", "1048576"]);
     mesh.run(&["put", "k", "@absent"]).refused(2, &["absent"]);
     assert_eq!(mesh.text(&["list"]), "");
 
@@ -48,9 +59,11 @@ fn keys_and_values_of_bindings() {
 fn headers_of_records() {
     let mesh = Mesh::start();
     let long = format!("{}=v", "h".repeat(256));
-    mesh.run(&["publish", "t", "v", "--header", &long]).refused(2, &["255"]);
+    mesh.run(&["publish", "t", "v", "--header", &long])
+        .refused(2, &["255"]);
     let many = ["--header", "h=v"].repeat(65);
-    mesh.run(&[&["publish", "t", "v"], &many[..]].concat()).refused(2, &["65", "64"]);
+    mesh.run(&[&["publish", "t", "v"], &many[..]].concat())
+        .refused(2, &["65", "64"]);
     assert_eq!(mesh.text(&["topic", "list"]), "");
     mesh.ok(&[&["publish", "t", "v"], &many[2..]].concat());
 }
@@ -60,9 +73,12 @@ fn offsets() {
     let mesh = Mesh::start();
     mesh.ok(&["publish", "t", "a", "b", "c"]);
     mesh.ok(&["topic", "trim", "t", "--before", "1"]);
-    mesh.run(&["tail", "t", "--from-offset", "4"]).refused(3, &["4", "3"]);
-    mesh.run(&["tail", "t", "--from-offset", "0"]).refused(3, &["0", "1"]);
-    mesh.run(&["publish", "t", "x", "--expect-offset", "2"]).refused(5, &["2", "3"]);
+    mesh.run(&["tail", "t", "--from-offset", "4"])
+        .refused(3, &["4", "3"]);
+    mesh.run(&["tail", "t", "--from-offset", "0"])
+        .refused(3, &["0", "1"]);
+    mesh.run(&["publish", "t", "x", "--expect-offset", "2"])
+        .refused(5, &["2", "3"]);
     assert_eq!(mesh.ok(&["tail", "t"]), b"b\nc\n");
 }
 
@@ -82,5 +98,6 @@ fn what_is_not_there() {
         mesh.run(words).refused(3, &["absent"]);
     }
     assert_eq!(mesh.text(&["topic", "list"]), "");
-    mesh.run(&["publish", "t", "--file", "absent"]).refused(2, &["absent"]);
+    mesh.run(&["publish", "t", "--file", "absent"])
+        .refused(2, &["absent"]);
 }

@@ -9,7 +9,8 @@ fn a_value_comes_back_byte_for_byte() {
     let mut mesh = Mesh::start();
     mesh.ok(&["put", "text", "alice"]);
     mesh.ok(&["put", "number", "-5"]);
-    mesh.run_with(&["put", "stdin", "-"], b"\x00\xff\n").succeeded();
+    mesh.run_with(&["put", "stdin", "-"], b"\x00\xff\n")
+        .succeeded();
     mesh.write("file", b"from a file\n");
     mesh.ok(&["put", "file", "@file"]);
     mesh.ok(&["put", "empty", ""]);
@@ -66,12 +67,21 @@ fn a_value_expires() {
 fn json_tells_who_acknowledged_and_gives_a_context() {
     let mesh = Mesh::start();
     let put = mesh.json(&["put", "k", "v"]).remove(0);
-    assert_eq!((&put["key"], &put["acknowledged"], &put["hinted"]), (&json!("k"), &json!(["n1"]), &json!([])));
+    assert_eq!(
+        (&put["key"], &put["acknowledged"], &put["hinted"]),
+        (&json!("k"), &json!(["n1"]), &json!([]))
+    );
     let got = mesh.json(&["get", "k"]).remove(0);
-    assert_eq!((&got["key"], &got["value"], &got["siblings"]), (&json!("k"), &json!("v"), &json!(1)));
+    assert_eq!(
+        (&got["key"], &got["value"], &got["siblings"]),
+        (&json!("k"), &json!("v"), &json!(1))
+    );
     assert_eq!(got["context"], put["context"]);
     let deleted = mesh.json(&["delete", "k"]).remove(0);
-    assert_eq!((&deleted["key"], &deleted["acknowledged"]), (&json!("k"), &json!(["n1"])));
+    assert_eq!(
+        (&deleted["key"], &deleted["acknowledged"]),
+        (&json!("k"), &json!(["n1"]))
+    );
 }
 
 #[test]
@@ -87,10 +97,19 @@ fn concurrent_writes_are_kept_until_a_context_settles_them() {
     assert!(ran.stderr.contains("2 concurrent values"), "{ran:?}");
     assert_eq!(mesh.text(&["get", "k", "--siblings"]), "three\ntwo");
     let all = mesh.json(&["get", "k", "--siblings"]).remove(0);
-    assert_eq!((&all["siblings"][0]["value"], &all["siblings"][1]["value"]), (&json!("three"), &json!("two")));
+    assert_eq!(
+        (&all["siblings"][0]["value"], &all["siblings"][1]["value"]),
+        (&json!("three"), &json!("two"))
+    );
     assert_eq!(mesh.json(&["get", "k"])[0]["siblings"], 2);
 
-    mesh.ok(&["put", "k", "settled", "--context", all["context"].as_str().unwrap()]);
+    mesh.ok(&[
+        "put",
+        "k",
+        "settled",
+        "--context",
+        all["context"].as_str().unwrap(),
+    ]);
     assert_eq!(mesh.json(&["get", "k"])[0]["siblings"], 1);
     assert_eq!(mesh.ok(&["get", "k"]), b"settled");
 }
@@ -98,8 +117,10 @@ fn concurrent_writes_are_kept_until_a_context_settles_them() {
 #[test]
 fn a_write_that_needs_more_replicas_than_there_are_is_refused() {
     let mesh = Mesh::start();
-    mesh.run(&["put", "k", "v", "--write", "2"]).refused(4, &["2", "1"]);
-    mesh.run(&["get", "k", "--read", "2"]).refused(4, &["2", "1"]);
+    mesh.run(&["put", "k", "v", "--write", "2"])
+        .refused(4, &["2", "1"]);
+    mesh.run(&["get", "k", "--read", "2"])
+        .refused(4, &["2", "1"]);
     mesh.ok(&["put", "k", "v", "--write", "1"]);
     assert_eq!(mesh.ok(&["get", "k", "--read", "1"]), b"v");
 }

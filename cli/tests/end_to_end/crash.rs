@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mesh_net::client::{Client, ClientConfig, Producer, ProducerOptions, Record, Start, TailOptions};
+use mesh_net::client::{
+    Client, ClientConfig, Producer, ProducerOptions, Record, Start, TailOptions,
+};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::mesh::{Mesh, PATIENCE, free_port, until};
@@ -38,7 +40,9 @@ impl Known {
         match &self.values[index] {
             None => self.values[index] = Some(value.to_owned()),
             Some(held) if held == value => {}
-            Some(held) => self.contradictions.push(format!("offset {offset}: {held}, but {by} saw {value}")),
+            Some(held) => self
+                .contradictions
+                .push(format!("offset {offset}: {held}, but {by} saw {value}")),
         }
     }
 }
@@ -54,7 +58,10 @@ fn topic(number: usize) -> String {
 
 impl Load {
     fn acknowledged(&self) -> usize {
-        self.known.iter().map(|known| known.lock().unwrap().acknowledged.len()).sum()
+        self.known
+            .iter()
+            .map(|known| known.lock().unwrap().acknowledged.len())
+            .sum()
     }
 
     /// Publishes values that nobody else publishes, one after the other, until it is told to stop.
@@ -88,7 +95,12 @@ impl Load {
         while let Some(batch) = tail.next().await.unwrap() {
             let mut known = self.known[number].lock().unwrap();
             for record in batch.records {
-                assert_eq!(record.offset, next, "a tail of {} skipped or repeated", topic(number));
+                assert_eq!(
+                    record.offset,
+                    next,
+                    "a tail of {} skipped or repeated",
+                    topic(number)
+                );
                 let value = String::from_utf8(record.record.value.to_vec()).unwrap();
                 known.note(record.offset, &value, "a tail");
                 next += 1;
@@ -103,7 +115,11 @@ impl Load {
             let acknowledged: Vec<u64> = known.lock().unwrap().acknowledged.clone();
             let stored = read(client, &topic(number)).await;
             for offset in acknowledged {
-                assert!((offset as usize) < stored.len(), "offset {offset} of {} is lost", topic(number));
+                assert!(
+                    (offset as usize) < stored.len(),
+                    "offset {offset} of {} is lost",
+                    topic(number)
+                );
             }
             let mut known = known.lock().unwrap();
             for (offset, value) in stored.iter().enumerate() {
@@ -111,7 +127,12 @@ impl Load {
             }
             assert_eq!(known.contradictions, Vec::<String>::new());
             let different: HashSet<&String> = stored.iter().collect();
-            assert_eq!(different.len(), stored.len(), "a record of {} is there twice", topic(number));
+            assert_eq!(
+                different.len(),
+                stored.len(),
+                "a record of {} is there twice",
+                topic(number)
+            );
             records += stored.len();
         }
         records
@@ -128,7 +149,11 @@ async fn read(client: &Client, topic: &str) -> Vec<String> {
     let mut values = Vec::new();
     while let Some(batch) = tail.next().await.unwrap() {
         for record in batch.records {
-            assert_eq!(record.offset, values.len() as u64, "offsets of {topic} are not dense");
+            assert_eq!(
+                record.offset,
+                values.len() as u64,
+                "offsets of {topic} are not dense"
+            );
             values.push(String::from_utf8(record.record.value.to_vec()).unwrap());
         }
     }
@@ -144,7 +169,8 @@ fn connect(runtime: &tokio::runtime::Runtime, mesh: &Mesh) -> Client {
 
 #[test]
 fn kill_nine_in_a_loop_under_load_loses_changes_and_repeats_nothing() {
-    let rounds: u32 = std::env::var("MESHLOG_CRASH_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap());
+    let rounds: u32 =
+        std::env::var("MESHLOG_CRASH_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap());
     let mut mesh = Mesh::with(&["--port", &free_port().to_string()]);
     mesh.serve();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -152,6 +178,7 @@ fn kill_nine_in_a_loop_under_load_loses_changes_and_repeats_nothing() {
         .enable_all()
         .build()
         .unwrap();
+    let _entered = runtime.enter();
     let (client, other) = (connect(&runtime, &mesh), connect(&runtime, &mesh));
     for number in 0..TOPICS {
         mesh.ok(&["topic", "create", &topic(number)]);
@@ -165,23 +192,36 @@ fn kill_nine_in_a_loop_under_load_loses_changes_and_repeats_nothing() {
         // Two connections: a node must tell producers apart by their id, not by where they come from.
         let producer = [&client, &other][number % 2].producer(ProducerOptions::default());
         for lane in 0..LANES {
-            let publish = load.clone().publish(producer.clone(), format!("{number}-{lane}"));
-            producers.spawn_on(publish, runtime.handle());
+            let publish = load
+                .clone()
+                .publish(producer.clone(), format!("{number}-{lane}"));
+            producers.spawn(publish);
         }
     }
     let tails: Vec<JoinHandle<()>> = (0..TOPICS)
-        .map(|number| runtime.spawn(load.clone().follow([&client, &other][number % 2].clone(), number)))
+        .map(|number| {
+            tokio::spawn(
+                load.clone()
+                    .follow([&client, &other][number % 2].clone(), number),
+            )
+        })
         .collect();
 
     for round in 0..rounds {
         let before = load.acknowledged();
-        assert!(until(|| load.acknowledged() >= before + ROUND_ACKS), "round {round}: the load stands still");
+        assert!(
+            until(|| load.acknowledged() >= before + ROUND_ACKS),
+            "round {round}: the load stands still"
+        );
         // Anywhere between two acknowledgements and in the middle of anything else.
         std::thread::sleep(Duration::from_micros(u64::from(round) * 7_919 % 30_000));
         mesh.kill();
         mesh.serve();
         runtime.block_on(load.check(&client));
-        assert!(tails.iter().all(|tail| !tail.is_finished()), "round {round}: a tail has ended");
+        assert!(
+            tails.iter().all(|tail| !tail.is_finished()),
+            "round {round}: a tail has ended"
+        );
     }
 
     load.stopping.store(true, Ordering::Relaxed);
@@ -194,7 +234,10 @@ fn kill_nine_in_a_loop_under_load_loses_changes_and_repeats_nothing() {
     });
     assert_eq!(load.acknowledged() as u64, published);
     let stored = runtime.block_on(load.check(&client));
-    assert_eq!(stored as u64, published, "what is stored is what was acknowledged, each record once");
+    assert_eq!(
+        stored as u64, published,
+        "what is stored is what was acknowledged, each record once"
+    );
     tails.iter().for_each(JoinHandle::abort);
     assert!(mesh.stop().success());
 }

@@ -14,7 +14,11 @@ fn every_claim_of_the_tour_holds() {
     command.args(["demo"]).env("TMPDIR", dir.path());
     let tour = String::from_utf8(run(command, b"").succeeded()).unwrap();
     assert!(tour.contains("✓") && !tour.contains("✗"), "{tour}");
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the tour leaves nothing behind");
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        0,
+        "the tour leaves nothing behind"
+    );
 }
 
 #[test]

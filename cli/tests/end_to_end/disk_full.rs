@@ -22,7 +22,9 @@ impl SmallDisk {
             .arg(at)
             .stderr(Stdio::null())
             .status();
-        mounted.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+        mounted
+            .is_ok_and(|status| status.success())
+            .then(|| Self(at.to_owned()))
     }
 }
 
@@ -39,7 +41,10 @@ fn mesh_on_a_small_disk() -> Option<(Mesh, SmallDisk)> {
     let data = mesh.path("mesh/n1/data");
     fs::rename(&data, mesh.path("aside")).unwrap();
     let Some(disk) = SmallDisk::mount(&data) else {
-        let _ = writeln!(std::io::stderr(), "skipped: mounting a small file system needs root");
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: mounting a small file system needs root"
+        );
         return None;
     };
     for entry in fs::read_dir(mesh.path("aside")).unwrap() {
@@ -48,7 +53,11 @@ fn mesh_on_a_small_disk() -> Option<(Mesh, SmallDisk)> {
     }
     let config = mesh.path("mesh/n1/node.toml");
     let mut settings = fs::read_to_string(&config).unwrap();
-    settings += &format!("reserve_bytes = {}\nwrite_buffer_bytes = {}\n", RESERVE_MIB << 20, 8 << 20);
+    settings += &format!(
+        "reserve_bytes = {}\nwrite_buffer_bytes = {}\n",
+        RESERVE_MIB << 20,
+        8 << 20
+    );
     fs::write(&config, settings).unwrap();
     mesh.serve();
     Some((mesh, disk))
@@ -56,7 +65,9 @@ fn mesh_on_a_small_disk() -> Option<(Mesh, SmallDisk)> {
 
 #[test]
 fn at_the_reserve_writes_are_refused_reads_go_on_and_writes_resume_with_the_space() {
-    let Some((mut mesh, disk)) = mesh_on_a_small_disk() else { return };
+    let Some((mut mesh, disk)) = mesh_on_a_small_disk() else {
+        return;
+    };
     mesh.ok(&["put", "k", "v"]);
     mesh.ok(&["publish", "t", "before"]);
 
@@ -64,22 +75,31 @@ fn at_the_reserve_writes_are_refused_reads_go_on_and_writes_resume_with_the_spac
     let filler = disk.0.join("filler");
     fill(&filler, (DISK_MIB - RESERVE_MIB) << 20);
     let full = ["publish", "t", "refused", "--timeout", "1s"];
-    assert!(until(|| mesh.run(&full).code == Some(4)), "the reserve is not kept");
+    assert!(
+        until(|| mesh.run(&full).code == Some(4)),
+        "the reserve is not kept"
+    );
     mesh.run(&full).refused(4, &["reserve"]);
-    mesh.run(&["put", "k", "refused", "--timeout", "1s"]).refused(4, &["reserve"]);
+    mesh.run(&["put", "k", "refused", "--timeout", "1s"])
+        .refused(4, &["reserve"]);
     assert_eq!(mesh.ok(&["get", "k"]), b"v");
     let kept = mesh.text(&["tail", "t"]);
     assert!(kept.starts_with("before"));
     assert!(mesh.is_up());
 
     fs::remove_file(filler).unwrap();
-    assert!(until(|| mesh.run(&["publish", "t", "resumed"]).code == Some(0)), "writes do not resume");
+    assert!(
+        until(|| mesh.run(&["publish", "t", "resumed"]).code == Some(0)),
+        "writes do not resume"
+    );
     assert!(mesh.text(&["tail", "t"]).ends_with("resumed"));
 }
 
 #[test]
 fn a_trim_at_the_reserve_gives_the_space_back() {
-    let Some((mut mesh, _disk)) = mesh_on_a_small_disk() else { return };
+    let Some((mut mesh, _disk)) = mesh_on_a_small_disk() else {
+        return;
+    };
     // Values that do not compress, until the node refuses.
     let mut state = 1_u64;
     let mut line = || {
@@ -90,13 +110,21 @@ fn a_trim_at_the_reserve_gives_the_space_back() {
         digits.collect::<String>() + "\n"
     };
     let chunk: String = (0..128).map(|_| line()).collect();
-    assert!(until(|| mesh.run_with(&["publish", "t", "--timeout", "2s"], chunk.as_bytes()).code == Some(4)));
-    let next = mesh.json(&["topic", "describe", "t"])[0]["next_offset"].as_u64().unwrap();
+    assert!(until(|| mesh
+        .run_with(&["publish", "t", "--timeout", "2s"], chunk.as_bytes())
+        .code
+        == Some(4)));
+    let next = mesh.json(&["topic", "describe", "t"])[0]["next_offset"]
+        .as_u64()
+        .unwrap();
     assert!(next > 100, "{next}");
     assert_eq!(mesh.ok(&["tail", "t", "--last", "1"]).len(), 60_001);
 
     mesh.ok(&["topic", "trim", "t", "--before", &next.to_string()]);
-    assert!(until(|| mesh.run(&["publish", "t", "resumed"]).code == Some(0)), "a trim gives no space back");
+    assert!(
+        until(|| mesh.run(&["publish", "t", "resumed"]).code == Some(0)),
+        "a trim gives no space back"
+    );
     assert_eq!(mesh.ok(&["tail", "t"]), b"resumed\n");
     assert!(mesh.is_up());
 }

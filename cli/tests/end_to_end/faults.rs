@@ -10,10 +10,12 @@ use crate::mesh::{Mesh, free_port};
 fn init_never_overwrites() {
     let mesh = Mesh::stopped();
     let before = fs::read(mesh.path("mesh/ca/ca.pem")).unwrap();
-    mesh.bare(&["init", "mesh", "--nodes", "1"]).refused(1, &["mesh", "not overwritten"]);
+    mesh.bare(&["init", "mesh", "--nodes", "1"])
+        .refused(1, &["mesh", "not overwritten"]);
     assert_eq!(fs::read(mesh.path("mesh/ca/ca.pem")).unwrap(), before);
     mesh.write("file", "x");
-    mesh.bare(&["init", "file", "--nodes", "1"]).refused(1, &["file"]);
+    mesh.bare(&["init", "file", "--nodes", "1"])
+        .refused(1, &["file"]);
     fs::create_dir(mesh.path("empty")).unwrap();
     mesh.bare(&["init", "empty", "--nodes", "1"]).succeeded();
 }
@@ -22,13 +24,29 @@ fn init_never_overwrites() {
 fn init_tells_what_it_made() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = crate::mesh::meshctl(dir.path());
-    command.args(["init", "m", "--nodes", "1", "--hosts", "127.0.0.1:7999", "--partitions", "8", "--output", "json"]);
-    let made: serde_json::Value = serde_json::from_slice(&crate::mesh::run(command, b"").succeeded()).unwrap();
+    command.args([
+        "init",
+        "m",
+        "--nodes",
+        "1",
+        "--hosts",
+        "127.0.0.1:7999",
+        "--partitions",
+        "8",
+        "--output",
+        "json",
+    ]);
+    let made: serde_json::Value =
+        serde_json::from_slice(&crate::mesh::run(command, b"").succeeded()).unwrap();
     assert_eq!(made["nodes"][0]["name"], "n1");
     assert_eq!(made["nodes"][0]["address"], "127.0.0.1:7999");
     assert_eq!(made["partitions"], 8);
     assert_eq!(made["cluster"].as_str().unwrap().len(), 32);
-    assert!(fs::read_to_string(dir.path().join("m/n1/node.toml")).unwrap().contains("127.0.0.1:7999"));
+    assert!(
+        fs::read_to_string(dir.path().join("m/n1/node.toml"))
+            .unwrap()
+            .contains("127.0.0.1:7999")
+    );
 }
 
 #[test]
@@ -36,7 +54,8 @@ fn a_folder_in_use_is_refused() {
     let mut mesh = Mesh::start();
     let second = mesh.serve_refused();
     second.refused(1, &["in use"]);
-    mesh.bare(&["migrate", "mesh/n1", "--dry-run"]).refused(1, &["in use"]);
+    mesh.bare(&["migrate", "mesh/n1", "--dry-run"])
+        .refused(1, &["in use"]);
     mesh.bare(&["salvage", "mesh/n1"]).refused(1, &["in use"]);
     assert!(mesh.is_up());
     mesh.ok(&["put", "k", "v"]);
@@ -101,7 +120,8 @@ fn a_client_without_a_node_is_told_so_in_time() {
         &["info"],
     ] {
         let began = Instant::now();
-        mesh.bare(&[words, &["--timeout", "500ms"]].concat()).refused(4, &["127.0.0.1"]);
+        mesh.bare(&[words, &["--timeout", "500ms"]].concat())
+            .refused(4, &["127.0.0.1"]);
         assert!(began.elapsed() < Duration::from_secs(10), "{words:?}");
     }
 }
@@ -155,12 +175,14 @@ fn damage_in_the_middle_of_the_log_stops_the_start_until_the_loss_is_accepted() 
     bytes[middle] ^= 0x40;
     fs::write(&log, bytes).unwrap();
 
-    mesh.serve_refused().refused(1, &["damaged", "salvage", "--accept-loss"]);
+    mesh.serve_refused()
+        .refused(1, &["damaged", "salvage", "--accept-loss"]);
     let report = mesh.bare(&["salvage", "mesh/n1"]);
     assert_eq!(report.code, Some(1), "{report:?}");
     report.told(&["damaged", "--accept-loss"]);
     mesh.serve_refused().refused(1, &["damaged"]);
-    mesh.bare(&["salvage", "mesh/n1", "--accept-loss"]).succeeded();
+    mesh.bare(&["salvage", "mesh/n1", "--accept-loss"])
+        .succeeded();
     mesh.serve();
     let keys = mesh.text(&["list"]);
     let kept = keys.lines().count();
@@ -173,5 +195,7 @@ fn damage_in_the_middle_of_the_log_stops_the_start_until_the_loss_is_accepted() 
 fn newest_log(db: &std::path::Path) -> std::path::PathBuf {
     let logs = fs::read_dir(db).unwrap().map(|entry| entry.unwrap().path());
     let logs = logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
-    logs.filter(|path| fs::metadata(path).unwrap().len() > 0).max().unwrap()
+    logs.filter(|path| fs::metadata(path).unwrap().len() > 0)
+        .max()
+        .unwrap()
 }

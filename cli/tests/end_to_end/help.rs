@@ -11,7 +11,12 @@ fn meshctl_with(words: &[&str]) -> Ran {
 
 #[test]
 fn help_goes_to_stdout_and_shows_an_example() {
-    for words in [&["--help"][..], &["publish", "--help"], &["help", "topic", "trim"], &["ca", "issue", "client", "-h"]] {
+    for words in [
+        &["--help"][..],
+        &["publish", "--help"],
+        &["help", "topic", "trim"],
+        &["ca", "issue", "client", "-h"],
+    ] {
         let help = String::from_utf8(meshctl_with(words).succeeded()).unwrap();
         assert!(help.contains("Example"), "{help}");
     }
@@ -22,7 +27,11 @@ fn the_version_names_the_data_format() {
     let version = String::from_utf8(meshctl_with(&["--version"]).succeeded()).unwrap();
     assert_eq!(
         version,
-        format!("meshctl {} (data format {})\n", env!("CARGO_PKG_VERSION"), mesh_engine::FORMAT_VERSION)
+        format!(
+            "meshctl {} (data format {})\n",
+            env!("CARGO_PKG_VERSION"),
+            mesh_engine::FORMAT_VERSION
+        )
     );
 }
 
@@ -36,16 +45,25 @@ fn mistakes_are_one_line_and_exit_with_2() {
         (&["put", "k", "v", "--write", "0"], "--write"),
         (&["put", "k", "v", "--context", "!"], "context"),
         (&["tail", "t", "--from-offset", "-1"], "-1"),
-        (&["tail", "t", "--from-offset", "1", "--last", "1"], "cannot be used"),
+        (
+            &["tail", "t", "--from-offset", "1", "--last", "1"],
+            "cannot be used",
+        ),
         (&["tail", "t", "--from-time", "yesterday"], "RFC 3339"),
         (&["tail", "t", "--output", "yaml"], "yaml"),
         (&["publish", "t", "v", "--header", "novalue"], "NAME=VALUE"),
         (&["publish", "t", "v", "--compress", "brotli"], "brotli"),
         (&["publish", "t", "v", "--file", "f"], "cannot be used"),
         (&["topic", "trim", "t"], "--before"),
-        (&["topic", "create", "t", "--retention-bytes", "many"], "KiB"),
+        (
+            &["topic", "create", "t", "--retention-bytes", "many"],
+            "KiB",
+        ),
         (&["init", "mesh", "--nodes", "3"], "single nodes"),
-        (&["init", "mesh", "--nodes", "1", "--hosts", "nowhere"], "HOST:PORT"),
+        (
+            &["init", "mesh", "--nodes", "1", "--hosts", "nowhere"],
+            "HOST:PORT",
+        ),
         (&["init", "mesh", "--partitions", "0"], "--partitions"),
         (&["bench", "sleep"], "sleep"),
         (&["bench", "publish", "--size", "2MiB"], "limit"),
@@ -68,6 +86,9 @@ fn nothing_at_all_shows_the_help() {
 fn completions_are_printed_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = String::from_utf8(meshctl_with(&["completions", shell]).succeeded()).unwrap();
-        assert!(script.contains("meshctl") && script.contains("publish"), "{shell}");
+        assert!(
+            script.contains("meshctl") && script.contains("publish"),
+            "{shell}"
+        );
     }
 }

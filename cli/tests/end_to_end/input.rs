@@ -6,7 +6,8 @@ use std::path::PathBuf;
 /// Lines, each with its end.
 pub(crate) fn commits() -> Vec<u8> {
     let folder = std::env::var_os("MESHLOG_DATA").map(PathBuf::from);
-    let folder = folder.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"));
+    let folder = folder
+        .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"));
     match fs::read(folder.join("commits.ndjson")) {
         Ok(lines) => lines,
         Err(_) => made_up(),
@@ -18,7 +19,9 @@ fn made_up() -> Vec<u8> {
     let mut lines = Vec::new();
     for number in 0_u64..24_285 {
         let files = 1 + number * number % 37 + if number % 5_000 == 0 { 1_500 } else { 0 };
-        let paths: Vec<String> = (0..files).map(|file| format!("\"crates/part-{}/src/file_{file}.rs\"", number % 40)).collect();
+        let paths: Vec<String> = (0..files)
+            .map(|file| format!("\"crates/part-{}/src/file_{file}.rs\"", number % 40))
+            .collect();
         let line = format!(
             "{{\"time\":{},\"id\":\"{:040x}\",\"author\":\"{:08x}\",\"paths\":[{}]}}\n",
             1_500_000_000 + number * 3_600,

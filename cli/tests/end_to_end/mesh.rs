@@ -1,6 +1,7 @@
 //! A mesh directory of its own, a node on it, and the commands of its users.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;
@@ -29,7 +30,6 @@ struct Running {
 }
 
 /// How a command ended.
-#[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: Vec<u8>,
@@ -76,7 +76,10 @@ impl Mesh {
     /// Starts the node and waits for its `ready` line.
     pub(crate) fn serve(&mut self) {
         assert!(self.node.is_none(), "the node runs already");
-        self.node = Some(self.try_serve().unwrap_or_else(|ran| panic!("no node: {ran:?}")));
+        self.node = Some(
+            self.try_serve()
+                .unwrap_or_else(|ran| panic!("no node: {ran:?}")),
+        );
     }
 
     /// Starts the node; it must refuse, and how it ended is returned.
@@ -96,7 +99,7 @@ impl Mesh {
             .args(["serve", "mesh/n1", "--until-stdin-closes"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(File::options().append(true).create(true).open(&log).unwrap())
+            .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
         let lifeline = child.stdin.take().unwrap();
@@ -107,7 +110,10 @@ impl Mesh {
             let read = BufReader::new(stdout).read_line(&mut line);
             sender.send(read.map(|_| line)).unwrap();
         });
-        let line = receiver.recv_timeout(PATIENCE).map(Result::unwrap).unwrap_or_default();
+        let line = receiver
+            .recv_timeout(PATIENCE)
+            .map(Result::unwrap)
+            .unwrap_or_default();
         if let Some(address) = line.strip_prefix("ready ") {
             return Ok(Running {
                 address: address.trim_end().to_owned(),
@@ -139,7 +145,9 @@ impl Mesh {
 
     /// Whether the node still runs.
     pub(crate) fn is_up(&mut self) -> bool {
-        self.node.as_mut().is_some_and(|node| node.child.try_wait().unwrap().is_none())
+        self.node
+            .as_mut()
+            .is_some_and(|node| node.child.try_wait().unwrap().is_none())
     }
 
     /// The command of a user of this mesh.
@@ -169,13 +177,19 @@ impl Mesh {
 
     /// The same, as text without the line end.
     pub(crate) fn text(&self, words: &[impl AsRef<OsStr>]) -> String {
-        String::from_utf8(self.ok(words)).unwrap().trim_end().to_owned()
+        String::from_utf8(self.ok(words))
+            .unwrap()
+            .trim_end()
+            .to_owned()
     }
 
     /// Runs a command that must succeed, with `--output json`; each line of its stdout is a value.
     pub(crate) fn json(&self, words: &[&str]) -> Vec<serde_json::Value> {
         let output = self.text(&[words, &["--output", "json"]].concat());
-        output.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        output
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     /// Runs a command in the mesh's folder without naming its node.
@@ -197,8 +211,23 @@ impl Drop for Mesh {
             let log = fs::read_to_string(self.path("n1.log")).unwrap_or_default();
             let last = log.lines().rev().take(30).collect::<Vec<_>>();
             let last: Vec<&str> = last.into_iter().rev().collect();
-            let _ = writeln!(std::io::stderr(), "the node's log ends with:\n{}", last.join("\n"));
+            let _ = writeln!(
+                std::io::stderr(),
+                "the node's log ends with:\n{}",
+                last.join("\n")
+            );
         }
+    }
+}
+
+impl fmt::Debug for Ran {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start = &self.stdout[..self.stdout.len().min(4_000)];
+        f.debug_struct("Ran")
+            .field("code", &self.code)
+            .field("stdout", &String::from_utf8_lossy(start))
+            .field("stderr", &self.stderr)
+            .finish()
     }
 }
 
@@ -221,7 +250,11 @@ impl Ran {
     /// Its stderr is one line of error that contains each of `words`.
     #[track_caller]
     pub(crate) fn told(&self, words: &[&str]) {
-        let errors: Vec<&str> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+        let errors: Vec<&str> = self
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("error: "))
+            .collect();
         let [error] = errors[..] else {
             panic!("not one error: {self:?}")
         };
@@ -310,5 +343,9 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
 
 /// A port that nothing uses now, for nodes that must come back where they were.
 pub(crate) fn free_port() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }

@@ -17,14 +17,30 @@ fn the_quick_start_works_and_survives_kill_nine() {
     assert_eq!(mesh.ok(&["get", "user:123"]), b"alice");
     let published = mesh.text(&["publish", "commits", "--file", "commits.ndjson"]);
     assert_eq!(published, format!("0..{}", count - 1));
-    assert!(mesh.ok(&["tail", "commits"]) == input, "not byte for byte what was published");
+    assert!(
+        mesh.ok(&["tail", "commits"]) == input,
+        "not byte for byte what was published"
+    );
 
-    let tail = ["tail", "commits", "--from-offset", "24000", "--output", "json"];
+    let tail = [
+        "tail",
+        "commits",
+        "--from-offset",
+        "24000",
+        "--output",
+        "json",
+    ];
     let before = mesh.ok(&tail);
-    assert_eq!(before.iter().filter(|byte| **byte == b'\n').count(), count - 24_000);
+    assert_eq!(
+        before.iter().filter(|byte| **byte == b'\n').count(),
+        count - 24_000
+    );
     mesh.kill();
     mesh.serve();
-    assert!(mesh.ok(&tail) == before, "the same tail gives other bytes after kill -9");
+    assert!(
+        mesh.ok(&tail) == before,
+        "the same tail gives other bytes after kill -9"
+    );
     assert_eq!(mesh.ok(&["get", "user:123"]), b"alice");
     let last = mesh.ok(&["tail", "commits", "--from-offset", "24000"]);
     assert!(last == from_line(&input, 24_000));
@@ -43,10 +59,19 @@ fn commands_find_the_mesh_of_their_folder_and_of_their_home() {
     assert_eq!(mesh.bare(&["get", "here"]).succeeded(), b"yes");
 
     fs::rename(mesh.path(".config/meshctl"), mesh.path("elsewhere")).unwrap();
-    mesh.bare(&["get", "here"]).refused(2, &["no client configuration", "--config", "MESHCTL_CONFIG"]);
-    assert_eq!(mesh.bare(&["get", "here", "--config", "elsewhere/client.toml"]).succeeded(), b"yes");
+    mesh.bare(&["get", "here"]).refused(
+        2,
+        &["no client configuration", "--config", "MESHCTL_CONFIG"],
+    );
+    assert_eq!(
+        mesh.bare(&["get", "here", "--config", "elsewhere/client.toml"])
+            .succeeded(),
+        b"yes"
+    );
     let mut command = crate::mesh::meshctl(&mesh.path(""));
-    command.args(["get", "here"]).env("MESHCTL_CONFIG", "elsewhere/client.toml");
+    command
+        .args(["get", "here"])
+        .env("MESHCTL_CONFIG", "elsewhere/client.toml");
     assert_eq!(crate::mesh::run(command, b"").succeeded(), b"yes");
 }
 

@@ -134,7 +134,7 @@ impl ClientConfig {
     }
 }
 
-pub(crate) fn load_toml<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, ConfigError> {
+fn load_toml<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File {
         doing: "read",
         path: path.into(),
@@ -146,7 +146,7 @@ pub(crate) fn load_toml<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, Co
     })
 }
 
-pub(crate) fn write_new_toml<T: Serialize>(path: &Path, contents: &T) -> Result<(), ConfigError> {
+fn write_new_toml<T: Serialize>(path: &Path, contents: &T) -> Result<(), ConfigError> {
     let text = toml::to_string(contents).map_err(|e| ConfigError::Contents {
         path: path.into(),
         cause: e.to_string(),

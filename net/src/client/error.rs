@@ -2,7 +2,7 @@
 
 use mesh_engine::batch::BatchError;
 use mesh_ring::name::NameError;
-use quinn::{ConnectionError, TransportErrorCode, VarInt};
+use quinn::{ConnectionError, TransportErrorCode};
 use thiserror::Error;
 
 use crate::{
@@ -194,6 +194,3 @@ impl Lost {
         }
     }
 }
-
-/// The code with which either side resets or stops a stream that it gives up.
-pub(super) const GIVEN_UP: VarInt = VarInt::from_u32(0);

@@ -22,6 +22,8 @@ use crate::{
     quic::{CLOSE_DONE, Tuning, client_endpoint},
 };
 
+/// How long a client that closes waits for the node to hear of it.
+const FAREWELL_TIMEOUT: Duration = Duration::from_millis(5);
 /// The longest that one attempt at one address may take before the next is tried.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after a round over all addresses, doubled each time up to [`BACK_OFF_MAX`].
@@ -106,19 +108,18 @@ impl Link {
         let first = self.current().node;
         let mut back_off = BackOff::new();
         loop {
-            let mut cause = "no node answered".to_owned();
             for turn in 0..self.nodes.len() {
                 let node = (first + turn) % self.nodes.len();
                 let attempt = deadline.min(Instant::now() + ATTEMPT_TIMEOUT);
-                match timeout_at(attempt, self.dial(&self.nodes[node])).await {
+                let cause = match timeout_at(attempt, self.dial(&self.nodes[node])).await {
                     Ok(Ok(connection)) => {
                         *self.current() = Current { connection: Some(connection.clone()), node };
                         return Ok(connection);
                     }
-                    Ok(Err(Lost::Connection(text))) => cause = text,
+                    Ok(Err(Lost::Connection(text))) => text,
                     Ok(Err(lost)) => return Err(lost.into_error("cannot connect")),
-                    Err(_) => cause = format!("{} does not answer; is the node running?", self.nodes[node]),
-                }
+                    Err(_) => format!("{} does not answer; is the node running?", self.nodes[node]),
+                };
                 if Instant::now() >= deadline {
                     return Err(late(&cause));
                 }
@@ -175,7 +176,8 @@ impl Link {
         Ok(slot.insert(endpoint).clone())
     }
 
-    /// Closes the connection; nothing is dialled any more. Waits until the node has been told.
+    /// Closes the connection; nothing is dialled any more. Waits a little, so that the node is told; where it does not
+    /// hear of it, it finds out by its idle timeout.
     pub(super) async fn close(&self) {
         let endpoints = {
             let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
@@ -184,7 +186,8 @@ impl Link {
         };
         for endpoint in endpoints.into_iter().flatten() {
             endpoint.close(CLOSE_DONE, b"");
-            endpoint.wait_idle().await;
+            // QUIC lingers for three probe timeouts, about 90 ms, which every short command would feel.
+            let _ = tokio::time::timeout(FAREWELL_TIMEOUT, endpoint.wait_idle()).await;
         }
     }
 }

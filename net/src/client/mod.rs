@@ -18,7 +18,6 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 pub use config::{ClientConfig, ConfigError, INFLIGHT_BYTES_MAX_DEFAULT, TIMEOUT_DEFAULT};
-pub(crate) use config::{load_toml, write_new_toml};
 pub use error::ClientError;
 use link::Link;
 pub use mesh_engine::TopicConfig;

@@ -9,13 +9,13 @@ use quinn::RecvStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    error::{ClientError, GIVEN_UP, Lost},
+    error::{ClientError, Lost},
     link::{BackOff, Link},
 };
-use crate::wire::{
+use crate::{quic::STREAM_GIVEN_UP, wire::{
     frame::{FrameReader, FrameWriter},
     proto::{self, ErrorCode, Request, TailFrame, request, tail_frame, tail_open},
-};
+}};
 
 /// Where a tail begins.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -94,7 +94,7 @@ struct Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.reader.stop(GIVEN_UP);
+        self.reader.stop(STREAM_GIVEN_UP);
     }
 }
 
@@ -268,7 +268,8 @@ impl Tail {
         let place = self.place.as_mut().ok_or_else(|| ClientError::protocol("records before the start"))?;
         let damaged = |error| ClientError::Failed(format!("{}: a batch arrived damaged: {error}", self.topic));
         let mut wanted = Vec::new();
-        while body.has_remaining() {
+        // A frame goes on behind `until` where its batches are small.
+        while body.has_remaining() && place.until.is_none_or(|until| place.next < until) {
             let length = BatchHeader::decode_prefix(&body).map_err(damaged)?.batch_bytes();
             if length > body.len() {
                 return Err(ClientError::protocol("a batch cut short"));

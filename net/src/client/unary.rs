@@ -5,13 +5,13 @@ use quinn::Connection;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    error::{ClientError, GIVEN_UP, Lost},
+    error::{ClientError, Lost},
     link::{BackOff, Link},
 };
-use crate::wire::{
+use crate::{quic::STREAM_GIVEN_UP, wire::{
     frame::{FrameReader, FrameWriter},
     proto::{self, ErrorCode, Reply, Request, reply, request},
-};
+}};
 
 /// Whether a request whose answer was lost may be sent again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -129,7 +129,7 @@ struct Asking {
 impl Drop for Asking {
     fn drop(&mut self) {
         if !self.finished {
-            self.reader.stop(GIVEN_UP);
+            self.reader.stop(STREAM_GIVEN_UP);
         }
     }
 }

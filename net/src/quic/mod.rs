@@ -36,6 +36,9 @@ pub const CLOSE_STOPPING: VarInt = VarInt::from_u32(1);
 /// The code of a connection whose peer is not accepted; the reason says why.
 pub const CLOSE_REFUSED: VarInt = VarInt::from_u32(2);
 
+/// The code with which either side resets or stops a stream that it gives up.
+pub(crate) const STREAM_GIVEN_UP: VarInt = VarInt::from_u32(0);
+
 /// Settings that trade memory and the path's character for speed. The defaults were measured with
 /// `cargo run --release --example bulk`; see there.
 #[derive(Clone, Debug)]

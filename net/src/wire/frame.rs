@@ -103,6 +103,73 @@ pub fn encode_head<M: Message>(header: &M, body: usize) -> Result<Bytes, FrameEr
     Ok(bytes.freeze())
 }
 
+/// Pieces below this many bytes are copied together before they are written.
+const SMALL_BYTES: usize = 16 << 10;
+/// Bytes of copied pieces that make a chunk.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// What is to be written, in chunks that suit the transport: it looks through all that it has not had acknowledged for
+/// each packet, so that thousands of small ones would be slow. Large pieces are not copied.
+#[derive(Debug, Default)]
+pub struct Chunks {
+    chunks: Vec<Bytes>,
+    small: BytesMut,
+    bytes: usize,
+}
+
+impl Chunks {
+    /// Adds a piece at the end.
+    pub fn push(&mut self, piece: Bytes) {
+        self.bytes += piece.len();
+        if piece.len() >= SMALL_BYTES {
+            self.close_small();
+            self.chunks.push(piece);
+            return;
+        }
+        self.small.extend_from_slice(&piece);
+        if self.small.len() >= CHUNK_BYTES {
+            self.close_small();
+        }
+    }
+
+    /// Adds a frame at the end.
+    ///
+    /// # Errors
+    /// [`FrameError::HeaderTooLong`], [`FrameError::BodyTooLong`].
+    pub fn push_frame<M: Message>(
+        &mut self,
+        header: &M,
+        body: impl IntoIterator<Item = Bytes>,
+    ) -> Result<(), FrameError> {
+        let body: Vec<Bytes> = body.into_iter().collect();
+        self.push(encode_head(header, body.iter().map(Bytes::len).sum())?);
+        body.into_iter().for_each(|piece| self.push(piece));
+        Ok(())
+    }
+
+    /// Bytes added.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    fn close_small(&mut self) {
+        if !self.small.is_empty() {
+            self.chunks.push(self.small.split().freeze());
+        }
+    }
+
+    fn take(&mut self) -> Vec<Bytes> {
+        self.close_small();
+        self.bytes = 0;
+        std::mem::take(&mut self.chunks)
+    }
+}
+
 /// Bytes that a reader takes ahead of the frame it reads, so that small frames share one read.
 const READ_AHEAD_BYTES: usize = 32 << 10;
 
@@ -216,7 +283,7 @@ impl FrameWriter {
         Ok(())
     }
 
-    /// Writes a frame whose body is `body`, without copying it. Waits while the peer's flow control does not take it.
+    /// Writes a frame whose body is the pieces of `body`. Waits while the peer's flow control does not take it.
     ///
     /// # Errors
     /// [`FrameError::HeaderTooLong`], [`FrameError::BodyTooLong`], [`FrameError::Lost`].
@@ -225,20 +292,17 @@ impl FrameWriter {
         header: &M,
         body: impl IntoIterator<Item = Bytes>,
     ) -> Result<(), FrameError> {
-        let mut chunks = vec![Bytes::new()];
-        chunks.extend(body);
-        let length = chunks.iter().map(Bytes::len).sum();
-        chunks[0] = encode_head(header, length)?;
-        self.stream.write_all_chunks(&mut chunks).await.map_err(io::Error::from)?;
-        Ok(())
+        let mut chunks = Chunks::default();
+        chunks.push_frame(header, body)?;
+        self.chunks(&mut chunks).await
     }
 
-    /// Writes frames that were encoded before, heads ([`encode_head`]) and bodies in turn. Leaves `chunks` empty bytes.
+    /// Writes frames that were gathered, and leaves `chunks` empty.
     ///
     /// # Errors
     /// [`FrameError::Lost`].
-    pub async fn encoded(&mut self, chunks: &mut [Bytes]) -> Result<(), FrameError> {
-        self.stream.write_all_chunks(chunks).await.map_err(io::Error::from)?;
+    pub async fn chunks(&mut self, chunks: &mut Chunks) -> Result<(), FrameError> {
+        self.stream.write_all_chunks(&mut chunks.take()).await.map_err(io::Error::from)?;
         Ok(())
     }
 
@@ -253,7 +317,7 @@ impl FrameWriter {
         let _ = self.stream.reset(code);
     }
 
-    /// Waits until the peer has acknowledged all of a finished stream, or has refused it.
+    /// Waits until the peer has acknowledged all of a finished stream, or has given it up, or is gone.
     pub async fn delivered(&mut self) {
         let _ = self.stream.stopped().await;
     }

@@ -18,7 +18,9 @@ const PREPARE_REQUESTS: u64 = 256;
 
 pub(super) async fn put(client: &Client, load: &Load) -> Result<Measured, Failure> {
     // A request carries one binding, whatever `--batch` says about records.
-    load.of(load.records, 1, load.requests()).measure(putter(client, load)).await
+    load.of(load.records, 1, load.requests())
+        .measure(putter(client, load))
+        .await
 }
 
 pub(super) async fn get(client: &Client, load: &Load) -> Result<Measured, Failure> {
@@ -35,26 +37,40 @@ pub(super) async fn get(client: &Client, load: &Load) -> Result<Measured, Failur
 fn putter(
     client: &Client,
     load: &Load,
-) -> impl Fn(Ticket) -> std::pin::Pin<Box<dyn Future<Output = Result<(), ClientError>> + Send>> + Clone + Send + 'static {
+) -> impl Fn(Ticket) -> std::pin::Pin<Box<dyn Future<Output = Result<(), ClientError>> + Send>>
++ Clone
++ Send
++ 'static {
     let (client, payloads) = (client.clone(), load.payloads.clone());
     let keys = load.records.min(KEYS_MAX);
     move |ticket| Box::pin(put_one(client.clone(), payloads.clone(), keys, ticket))
 }
 
-async fn put_one(client: Client, payloads: Payloads, keys: u64, ticket: Ticket) -> Result<(), ClientError> {
+async fn put_one(
+    client: Client,
+    payloads: Payloads,
+    keys: u64,
+    ticket: Ticket,
+) -> Result<(), ClientError> {
     let options = WriteOptions {
         ttl: Some(KEY_AGE),
         ..WriteOptions::default()
     };
     client
-        .put(&key(ticket.first % keys), payloads.get(ticket.first), options)
+        .put(
+            &key(ticket.first % keys),
+            payloads.get(ticket.first),
+            options,
+        )
         .await?;
     Ok(())
 }
 
 async fn get_one(client: Client, keys: u64, ticket: Ticket) -> Result<(), ClientError> {
     // A prime step: neighbours in time are no neighbours in the store.
-    client.get(&key(ticket.first.wrapping_mul(7919) % keys), None).await?;
+    client
+        .get(&key(ticket.first.wrapping_mul(7919) % keys), None)
+        .await?;
     Ok(())
 }
 

@@ -41,7 +41,13 @@ pub(super) struct Ticket {
 }
 
 impl Load {
-    pub(super) fn new(records: u64, size: usize, inflight: u64, batch: u64, session: &Session) -> Self {
+    pub(super) fn new(
+        records: u64,
+        size: usize,
+        inflight: u64,
+        batch: u64,
+        session: &Session,
+    ) -> Self {
         Self {
             records,
             batch,
@@ -74,7 +80,9 @@ impl Load {
         C: Future<Output = Result<(), ClientError>> + Send,
     {
         let warm_up = (self.records / WARM_UP_PART).clamp(1, WARM_UP_RECORDS_MAX);
-        self.of(warm_up, self.batch, self.workers).send(call.clone(), "warm-up").await?;
+        self.of(warm_up, self.batch, self.workers)
+            .send(call.clone(), "warm-up")
+            .await?;
         self.send(call, "measuring").await
     }
 
@@ -89,12 +97,14 @@ impl Load {
         let began = Instant::now();
         let mut workers = JoinSet::new();
         for _ in 0..self.workers {
-            let (load, sent, progress, call) = (self.clone(), sent.clone(), progress.clone(), call.clone());
+            let (load, sent, progress, call) =
+                (self.clone(), sent.clone(), progress.clone(), call.clone());
             workers.spawn(async move { load.work(&sent, &progress, call).await });
         }
         let mut latency = histogram()?;
         while let Some(worker) = workers.join_next().await {
-            let worker = worker.map_err(|e| Failure::failed(format!("a worker ended early: {e}")))??;
+            let worker =
+                worker.map_err(|e| Failure::failed(format!("a worker ended early: {e}")))??;
             latency
                 .add(worker)
                 .map_err(|e| Failure::failed(format!("cannot add up latencies: {e}")))?;
@@ -110,7 +120,12 @@ impl Load {
     }
 
     /// One request after the other, until every record has been taken.
-    async fn work<F, C>(&self, sent: &AtomicU64, progress: &ProgressBar, call: F) -> Result<Histogram<u64>, Failure>
+    async fn work<F, C>(
+        &self,
+        sent: &AtomicU64,
+        progress: &ProgressBar,
+        call: F,
+    ) -> Result<Histogram<u64>, Failure>
     where
         F: Fn(Ticket) -> C,
         C: Future<Output = Result<(), ClientError>>,
@@ -134,7 +149,9 @@ impl Load {
             return ProgressBar::hidden();
         }
         let bar = ProgressBar::new(self.records).with_message(title);
-        match ProgressStyle::with_template("{msg:10} {bar:40} {human_pos}/{human_len} {per_sec} eta {eta}") {
+        match ProgressStyle::with_template(
+            "{msg:10} {bar:40} {human_pos}/{human_len} {per_sec} eta {eta}",
+        ) {
             Ok(style) => bar.with_style(style),
             Err(_) => bar,
         }

@@ -87,7 +87,9 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
         Work::Put | Work::Get => mesh_ring::limits::BINDING_VALUE_BYTES_MAX,
     };
     if size > limit {
-        return Err(Failure::usage(format!("--size {size} is over the limit of {limit} bytes a value")));
+        return Err(Failure::usage(format!(
+            "--size {size} is over the limit of {limit} bytes a value"
+        )));
     }
     let client = session.connect().await?;
     let load = Load::new(records, size, args.inflight, args.batch, session);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use mesh_net::client::{Client, Producer, ProducerOptions, Record, Start, TailOptions, TopicConfig};
+use mesh_net::client::{
+    Client, Producer, ProducerOptions, Record, Start, TailOptions, TopicConfig,
+};
 use tokio::task::JoinSet;
 
 use super::Measured;
@@ -16,7 +18,11 @@ use crate::time::now_ms;
 const PREPARE_BATCH: u64 = 256;
 const PREPARE_REQUESTS: u64 = 8;
 
-pub(super) async fn publish(client: &Client, load: &Load, topics: u64) -> Result<Measured, Failure> {
+pub(super) async fn publish(
+    client: &Client,
+    load: &Load,
+    topics: u64,
+) -> Result<Measured, Failure> {
     let names = create(client, topics).await?;
     let call = publisher(client, load, &names);
     let measured = load.measure(call).await;
@@ -46,10 +52,18 @@ fn publisher(
 ) -> impl Fn(Ticket) -> PublishCall + Clone + Send + 'static {
     let producer = client.producer(ProducerOptions::default());
     let (payloads, names) = (load.payloads.clone(), names.clone());
-    move |ticket| Box::pin(publish_one(producer.clone(), payloads.clone(), names.clone(), ticket))
+    move |ticket| {
+        Box::pin(publish_one(
+            producer.clone(),
+            payloads.clone(),
+            names.clone(),
+            ticket,
+        ))
+    }
 }
 
-type PublishCall = std::pin::Pin<Box<dyn Future<Output = Result<(), mesh_net::client::ClientError>> + Send>>;
+type PublishCall =
+    std::pin::Pin<Box<dyn Future<Output = Result<(), mesh_net::client::ClientError>> + Send>>;
 
 async fn publish_one(
     producer: Producer,
@@ -66,7 +80,9 @@ async fn publish_one(
     if ticket.count == 1 {
         producer.publish(&names[turn], record(ticket.first)).await?;
     } else {
-        let records = (ticket.first..ticket.first + ticket.count).map(record).collect();
+        let records = (ticket.first..ticket.first + ticket.count)
+            .map(record)
+            .collect();
         producer.publish_batch(&names[turn], records, None).await?;
     }
     Ok(())
@@ -74,7 +90,11 @@ async fn publish_one(
 
 /// Reads every topic from its start to its end, one tail each, all at once. A request's latency is the time that
 /// the next batch took to arrive.
-async fn read_all(client: &Client, load: &Load, names: &Arc<[String]>) -> Result<Measured, Failure> {
+async fn read_all(
+    client: &Client,
+    load: &Load,
+    names: &Arc<[String]>,
+) -> Result<Measured, Failure> {
     let progress = load.progress("measuring");
     let began = Instant::now();
     let mut readers = JoinSet::new();
@@ -89,10 +109,16 @@ async fn read_all(client: &Client, load: &Load, names: &Arc<[String]>) -> Result
             let (mut records, mut bytes, mut latency) = (0, 0, histogram()?);
             loop {
                 let asked = Instant::now();
-                let Some(batch) = tail.next().await? else { break };
+                let Some(batch) = tail.next().await? else {
+                    break;
+                };
                 note(&mut latency, asked);
                 records += batch.records.len() as u64;
-                bytes += batch.records.iter().map(|r| r.record.value.len() as u64).sum::<u64>();
+                bytes += batch
+                    .records
+                    .iter()
+                    .map(|r| r.record.value.len() as u64)
+                    .sum::<u64>();
                 progress.inc(batch.records.len() as u64);
             }
             Ok::<_, Failure>((records, bytes, latency))
@@ -126,9 +152,13 @@ async fn read_all(client: &Client, load: &Load, names: &Arc<[String]>) -> Result
 /// Makes topics with names of this run's own.
 async fn create(client: &Client, topics: u64) -> Result<Arc<[String]>, Failure> {
     let run = now_ms();
-    let names: Arc<[String]> = (0..topics).map(|number| format!("bench-{run:x}-{number}")).collect();
+    let names: Arc<[String]> = (0..topics)
+        .map(|number| format!("bench-{run:x}-{number}"))
+        .collect();
     for name in names.iter() {
-        client.create_topic(name, TopicConfig::default(), false).await?;
+        client
+            .create_topic(name, TopicConfig::default(), false)
+            .await?;
     }
     Ok(names)
 }

@@ -6,14 +6,26 @@ use crate::error::Failure;
 /// `address` is where the node of the tour serves.
 pub(super) async fn refusals(tour: &mut Tour<'_>, address: &str) -> Result<(), Failure> {
     tour.heading("Identities: no certificate, no service")?;
-    tour.meshctl(&["ca", "issue", "client", "auditor", "--dir", "mesh", "--read-topic", "commits"])
-        .await?
-        .required("ca issue")?;
+    tour.meshctl(&[
+        "ca",
+        "issue",
+        "client",
+        "auditor",
+        "--dir",
+        "mesh",
+        "--read-topic",
+        "commits",
+    ])
+    .await?
+    .required("ca issue")?;
     let auditor = ["--config", "mesh/clients/auditor/client.toml"];
     let read = tour
         .meshctl(&[&auditor[..], &["tail", "commits", "--last", "1"]].concat())
         .await?;
-    tour.claim(read.ok() && !read.stdout.is_empty(), "the auditor may read the topic commits")?;
+    tour.claim(
+        read.ok() && !read.stdout.is_empty(),
+        "the auditor may read the topic commits",
+    )?;
     let write = tour
         .meshctl(&[&auditor[..], &["publish", "commits", "forged"]].concat())
         .await?;
@@ -21,9 +33,14 @@ pub(super) async fn refusals(tour: &mut Tour<'_>, address: &str) -> Result<(), F
     let other = tour
         .meshctl_unseen(&[&auditor[..], &["get", "user:123"]].concat())
         .await?;
-    tour.claim(other.code == Some(6) && other.stdout.is_empty(), "nor see any binding")?;
+    tour.claim(
+        other.code == Some(6) && other.stdout.is_empty(),
+        "nor see any binding",
+    )?;
 
-    tour.meshctl_unseen(&["init", "stranger", "--nodes", "1"]).await?.required("init")?;
+    tour.meshctl_unseen(&["init", "stranger", "--nodes", "1"])
+        .await?
+        .required("init")?;
     let stranger = ["--config", "stranger/client/client.toml", "--node", address];
     let knock = tour
         .meshctl(&[&stranger[..], &["get", "user:123"]].concat())
@@ -33,5 +50,8 @@ pub(super) async fn refusals(tour: &mut Tour<'_>, address: &str) -> Result<(), F
         "a client with the certificate of another CA is refused",
     )?;
     let own = tour.meshctl_unseen(&["get", "user:123"]).await?;
-    tour.claim(own.ok() && own.stdout == b"bob", "and the node goes on serving its own")
+    tour.claim(
+        own.ok() && own.stdout == b"bob",
+        "and the node goes on serving its own",
+    )
 }

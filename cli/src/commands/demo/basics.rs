@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use mesh_net::identity::{AUTHORITY_KEY_FILE, KEY_FILE};
+
 use super::records;
 use super::tour::Tour;
 use crate::error::Failure;
@@ -21,34 +23,62 @@ pub(super) async fn start(tour: &mut Tour<'_>, port: u16) -> Result<NodeProcess,
         .await?
         .required("init")?;
     let layout = Layout::new(tour.dir().join("mesh"));
-    let folders = [layout.authority(), layout.node("n1").join("identity"), layout.client()];
-    let private = folders.iter().all(|folder| is_private(&folder.join("key.pem")));
-    tour.claim(private, "it has a private CA, and every private key is readable by its owner only")?;
-    let again = tour.meshctl_unseen(&["init", "mesh", "--nodes", "1"]).await?;
-    tour.claim(again.code == Some(1), "a second init there is refused: nothing is ever overwritten")?;
+    let keys = [
+        layout.authority().join(AUTHORITY_KEY_FILE),
+        layout.node("n1").join("identity").join(KEY_FILE),
+        layout.client().join(KEY_FILE),
+    ];
+    let private = keys.iter().all(|key| is_private(key));
+    tour.claim(
+        private,
+        "it has a private CA, and every private key is readable by its owner only",
+    )?;
+    let again = tour
+        .meshctl_unseen(&["init", "mesh", "--nodes", "1"])
+        .await?;
+    tour.claim(
+        again.code == Some(1),
+        "a second init there is refused: nothing is ever overwritten",
+    )?;
     let began = Instant::now();
     let node = tour.serve("mesh/n1").await?;
     let took = began.elapsed().as_millis();
-    tour.claim(true, &format!("the node serves at {} over mutual TLS, {took} ms after its start", node.address))?;
+    tour.claim(
+        true,
+        &format!(
+            "the node serves at {} over mutual TLS, {took} ms after its start",
+            node.address
+        ),
+    )?;
     Ok(node)
 }
 
 fn is_private(key: &Path) -> bool {
-    key.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o777 == 0o600)
+    key.metadata()
+        .is_ok_and(|metadata| metadata.permissions().mode() & 0o777 == 0o600)
 }
 
 pub(super) async fn bindings(tour: &mut Tour<'_>) -> Result<(), Failure> {
     tour.heading("Bindings: a key and its value")?;
-    tour.meshctl(&["put", "user:123", "alice"]).await?.required("put")?;
+    tour.meshctl(&["put", "user:123", "alice"])
+        .await?
+        .required("put")?;
     let got = tour.meshctl(&["get", "user:123"]).await?;
-    tour.claim(got.ok() && got.stdout == b"alice", "get gives the value's bytes and nothing else")?;
-    tour.meshctl(&["delete", "user:123"]).await?.required("delete")?;
+    tour.claim(
+        got.ok() && got.stdout == b"alice",
+        "get gives the value's bytes and nothing else",
+    )?;
+    tour.meshctl(&["delete", "user:123"])
+        .await?
+        .required("delete")?;
     let gone = tour.meshctl(&["get", "user:123"]).await?;
     tour.claim(
         gone.code == Some(3) && gone.stdout.is_empty(),
         "a deleted key is not found: exit code 3, for scripts",
     )?;
-    tour.meshctl(&["put", "user:123", "bob"]).await?.required("put")?;
+    tour.meshctl(&["put", "user:123", "bob"])
+        .await?
+        .required("put")?;
     Ok(())
 }
 
@@ -73,7 +103,10 @@ pub(super) async fn topics(tour: &mut Tour<'_>, input: &[u8]) -> Result<(), Fail
         ),
     )?;
     let tailed = tour.meshctl(&["tail", "commits"]).await?;
-    tour.claim(tailed.ok() && tailed.stdout == input, "tail gives the file back, byte for byte")?;
+    tour.claim(
+        tailed.ok() && tailed.stdout == input,
+        "tail gives the file back, byte for byte",
+    )?;
     let from = count.saturating_sub(3);
     let last = tour
         .meshctl(&["tail", "commits", "--from-offset", &from.to_string()])
@@ -95,12 +128,20 @@ fn range(count: usize) -> String {
 
 pub(super) async fn conditions(tour: &mut Tour<'_>) -> Result<(), Failure> {
     tour.heading("Conditional appends: two writers cannot both be next")?;
-    tour.meshctl(&["publish", "ledger", "opened"]).await?.required("publish")?;
+    tour.meshctl(&["publish", "ledger", "opened"])
+        .await?
+        .required("publish")?;
     let credit = ["publish", "ledger", "credit 10", "--expect-offset", "1"];
     let first = tour.meshctl(&credit).await?;
-    tour.claim(first.ok() && first.text() == "1", "the writer that knows the end appends at offset 1")?;
+    tour.claim(
+        first.ok() && first.text() == "1",
+        "the writer that knows the end appends at offset 1",
+    )?;
     let second = tour.meshctl(&credit).await?;
-    tour.claim(second.code == Some(5), "the same again is a conflict: exit code 5")?;
+    tour.claim(
+        second.code == Some(5),
+        "the same again is a conflict: exit code 5",
+    )?;
     let ledger = tour.meshctl_unseen(&["tail", "ledger"]).await?;
     tour.claim(
         ledger.ok() && ledger.stdout == b"opened\ncredit 10\n",
@@ -111,7 +152,9 @@ pub(super) async fn conditions(tour: &mut Tour<'_>) -> Result<(), Failure> {
 pub(super) async fn expiry(tour: &mut Tour<'_>) -> Result<(), Failure> {
     tour.heading("Expiry: a value that forgets itself")?;
     let began = Instant::now();
-    tour.meshctl(&["put", "session:9", "active", "--ttl", "1s"]).await?.required("put")?;
+    tour.meshctl(&["put", "session:9", "active", "--ttl", "1s"])
+        .await?
+        .required("put")?;
     let get = ["get", "session:9"];
     let now = tour.meshctl(&get).await?;
     // A machine that took longer than the value's life to come here has shown nothing about it.
@@ -124,15 +167,30 @@ pub(super) async fn expiry(tour: &mut Tour<'_>) -> Result<(), Failure> {
         gone = tour.meshctl_unseen(&get).await?.code == Some(3);
     }
     let took = began.elapsed().as_secs_f64();
-    tour.claim(gone && took >= 1.0, &format!("and gone {took:.1} s after it was put"))
+    tour.claim(
+        gone && took >= 1.0,
+        &format!("and gone {took:.1} s after it was put"),
+    )
 }
 
-pub(super) async fn stop(tour: &mut Tour<'_>, node: NodeProcess, input: &[u8]) -> Result<(), Failure> {
+pub(super) async fn stop(
+    tour: &mut Tour<'_>,
+    node: NodeProcess,
+    input: &[u8],
+) -> Result<(), Failure> {
     tour.heading("Stop and start")?;
     let status = node.stop().await?;
-    tour.claim(status.success(), "at SIGTERM the node finishes what it has accepted, and exits with 0")?;
-    let away = tour.meshctl_unseen(&["get", "user:123", "--timeout", "1s"]).await?;
-    tour.claim(away.code == Some(4), "a client without a node is told so: exit code 4, worth a retry")?;
+    tour.claim(
+        status.success(),
+        "at SIGTERM the node finishes what it has accepted, and exits with 0",
+    )?;
+    let away = tour
+        .meshctl_unseen(&["get", "user:123", "--timeout", "1s"])
+        .await?;
+    tour.claim(
+        away.code == Some(4),
+        "a client without a node is told so: exit code 4, worth a retry",
+    )?;
     let node = tour.serve("mesh/n1").await?;
     let tailed = tour.meshctl(&["tail", "commits"]).await?;
     let got = tour.meshctl(&["get", "user:123"]).await?;

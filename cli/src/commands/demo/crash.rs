@@ -1,11 +1,13 @@
 //! The tour's hard stop: `kill -9` while records are being published, and what is left.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mesh_net::client::{Client, ClientConfig, ClientError, Producer, ProducerOptions, Record, Start, TailOptions};
+use mesh_net::client::{
+    Client, ClientConfig, ClientError, Producer, ProducerOptions, Record, Start, TailOptions,
+};
 use tokio::task::JoinSet;
 
 use super::tour::Tour;
@@ -24,7 +26,11 @@ const AFTER: u64 = 2_000;
 /// Longest time the producers may take for either, the restart included.
 const LOAD_MAX: Duration = Duration::from_secs(40);
 
-pub(super) async fn survive(tour: &mut Tour<'_>, node: NodeProcess, input: &[u8]) -> Result<NodeProcess, Failure> {
+pub(super) async fn survive(
+    tour: &mut Tour<'_>,
+    node: NodeProcess,
+    input: &[u8],
+) -> Result<NodeProcess, Failure> {
     tour.heading("kill -9, in the middle of publishing")?;
     let client = connect(tour).await?;
     let load = Load::start(&client);
@@ -42,12 +48,17 @@ pub(super) async fn survive(tour: &mut Tour<'_>, node: NodeProcess, input: &[u8]
     let node = tour.serve("mesh/n1").await?;
     let took = began.elapsed().as_millis();
     load.wait_for(load.acknowledged() + AFTER).await?;
-    tour.claim(true, &format!("it serves again after {took} ms, and the producers have gone on by themselves"))?;
+    tour.claim(
+        true,
+        &format!("it serves again after {took} ms, and the producers have gone on by themselves"),
+    )?;
     let acknowledged = load.finish().await?;
     let stored = read(&client).await?;
     client.close().await;
 
-    let kept = acknowledged.iter().filter(|ack| stored.get(ack.offset as usize) == Some(&ack.value));
+    let kept = acknowledged
+        .iter()
+        .filter(|ack| stored.get(ack.offset as usize) == Some(&ack.value));
     tour.claim(
         kept.count() == acknowledged.len(),
         &format!(
@@ -56,18 +67,25 @@ pub(super) async fn survive(tour: &mut Tour<'_>, node: NodeProcess, input: &[u8]
         ),
     )?;
     let mut times: HashMap<&str, u64> = HashMap::new();
-    stored.iter().for_each(|value| *times.entry(value.as_str()).or_default() += 1);
+    stored
+        .iter()
+        .for_each(|value| *times.entry(value.as_str()).or_default() += 1);
     tour.claim(
         times.values().all(|times| *times == 1) && times.len() == acknowledged.len(),
         "each is there once: the calls that were waiting were retried, and no retry was appended twice",
     )?;
     let tailed = tour.meshctl(&["tail", "commits"]).await?;
-    tour.claim(tailed.ok() && tailed.stdout == input, "and the older topic gives the same bytes as before")?;
+    tour.claim(
+        tailed.ok() && tailed.stdout == input,
+        "and the older topic gives the same bytes as before",
+    )?;
     Ok(node)
 }
 
 async fn connect(tour: &Tour<'_>) -> Result<Client, Failure> {
-    let file = Layout::new(tour.dir().join("mesh")).client().join("client.toml");
+    let file = Layout::new(tour.dir().join("mesh"))
+        .client()
+        .join("client.toml");
     let mut config = ClientConfig::load(&file).map_err(|e| Failure::failed(e.to_string()))?;
     // A publish that meets the crash must live until the node is back.
     config.timeout = LOAD_MAX;
@@ -100,7 +118,11 @@ impl Load {
         for number in 0..PRODUCERS {
             let producer = client.producer(ProducerOptions::default());
             for lane in 0..IN_FLIGHT {
-                tasks.spawn(publish(producer.clone(), format!("order {number}-{lane}"), state.clone()));
+                tasks.spawn(publish(
+                    producer.clone(),
+                    format!("order {number}-{lane}"),
+                    state.clone(),
+                ));
             }
         }
         Self { tasks, state }
@@ -113,7 +135,10 @@ impl Load {
     /// Calls that have been made and not been answered.
     fn waiting(&self) -> u64 {
         let acknowledged = self.acknowledged();
-        self.state.started.load(Ordering::Relaxed).saturating_sub(acknowledged)
+        self.state
+            .started
+            .load(Ordering::Relaxed)
+            .saturating_sub(acknowledged)
     }
 
     async fn wait_for(&self, acknowledged: u64) -> Result<(), Failure> {
@@ -141,7 +166,11 @@ impl Load {
     }
 }
 
-async fn publish(producer: Producer, name: String, state: Arc<State>) -> Result<Vec<Ack>, ClientError> {
+async fn publish(
+    producer: Producer,
+    name: String,
+    state: Arc<State>,
+) -> Result<Vec<Ack>, ClientError> {
     let mut told = Vec::new();
     while !state.stopping.load(Ordering::Relaxed) {
         let value = format!("{name}-{}", told.len());
@@ -172,7 +201,11 @@ async fn read(client: &Client) -> Result<Vec<String>, Failure> {
     while let Some(batch) = tail.next().await? {
         for record in batch.records {
             if record.offset != stored.len() as u64 {
-                return Err(Failure::failed(format!("offset {} where {} was due", record.offset, stored.len())));
+                return Err(Failure::failed(format!(
+                    "offset {} where {} was due",
+                    record.offset,
+                    stored.len()
+                )));
             }
             stored.push(String::from_utf8_lossy(&record.record.value).into_owned());
         }

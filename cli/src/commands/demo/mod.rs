@@ -50,13 +50,21 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
     let visited = tokio::time::timeout(TOUR_MAX, visit(&mut tour, &input)).await;
     let (held, broken) = tour.score();
     if args.keep {
-        session.out.confirm(format!("\nLeft behind: {}", path.display()))?;
+        session
+            .out
+            .confirm(format!("\nLeft behind: {}", path.display()))?;
     }
     visited.map_err(|_| Failure::failed(format!("the tour took longer than {TOUR_MAX:?}")))??;
     if broken > 0 {
-        return Err(Failure::failed(format!("{broken} of {} claims did not hold", held + broken)));
+        return Err(Failure::failed(format!(
+            "{broken} of {} claims did not hold",
+            held + broken
+        )));
     }
-    session.out.confirm(format!("\nAll {held} claims held, in {:.1} s.", began.elapsed().as_secs_f64()))
+    session.out.confirm(format!(
+        "\nAll {held} claims held, in {:.1} s.",
+        began.elapsed().as_secs_f64()
+    ))
 }
 
 async fn visit(tour: &mut Tour<'_>, input: &[u8]) -> Result<(), Failure> {

@@ -17,7 +17,9 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// Lines, each with its end.
 pub(super) fn input(file: Option<&Path>) -> Result<Vec<u8>, Failure> {
-    let Some(path) = file else { return Ok(generate()) };
+    let Some(path) = file else {
+        return Ok(generate());
+    };
     let mut input = Vec::new();
     values::open(path)?
         .take(FILE_BYTES_MAX + 1)
@@ -95,7 +97,12 @@ mod tests {
         assert_eq!(count(&lines), RECORDS);
         let lengths = lines.split(|byte| *byte == b'\n').map(<[u8]>::len);
         assert!(lengths.clone().max().unwrap() > 1000);
-        assert!(serde_json::from_slice::<serde_json::Value>(lines.split(|b| *b == b'\n').next().unwrap()).is_ok());
+        assert!(
+            serde_json::from_slice::<serde_json::Value>(
+                lines.split(|b| *b == b'\n').next().unwrap()
+            )
+            .is_ok()
+        );
     }
 
     #[test]

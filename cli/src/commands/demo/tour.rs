@@ -92,7 +92,12 @@ impl<'a> Tour<'a> {
             .kill_on_drop(true);
         let ran = timeout(COMMAND_MAX, command.output())
             .await
-            .map_err(|_| Failure::failed(format!("`meshctl {}` took longer than {COMMAND_MAX:?}", typed(words))))?
+            .map_err(|_| {
+                Failure::failed(format!(
+                    "`meshctl {}` took longer than {COMMAND_MAX:?}",
+                    typed(words)
+                ))
+            })?
             .map_err(|e| Failure::failed(format!("cannot run meshctl: {e}")))?;
         Ok(Ran {
             code: ran.status.code(),
@@ -158,7 +163,12 @@ impl Ran {
         if self.ok() {
             return Ok(self);
         }
-        let code = self.code.map_or("a signal".to_owned(), |code| format!("code {code}"));
-        Err(Failure::failed(format!("{what} ended with {code}: {}", self.stderr.trim())))
+        let code = self
+            .code
+            .map_or("a signal".to_owned(), |code| format!("code {code}"));
+        Err(Failure::failed(format!(
+            "{what} ended with {code}: {}",
+            self.stderr.trim()
+        )))
     }
 }

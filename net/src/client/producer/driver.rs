@@ -22,7 +22,7 @@ use crate::{
         link::{BackOff, Link},
     },
     wire::{
-        frame::{FrameError, FrameReader, FrameWriter, encode_head},
+        frame::{Chunks, FrameError, FrameReader, FrameWriter},
         proto::{self, ErrorCode, Request, request},
     },
 };
@@ -158,7 +158,7 @@ impl Driver {
     }
 
     async fn write(&self, writer: &mut FrameWriter) -> Result<(), FrameError> {
-        let mut chunks = Vec::new();
+        let mut chunks = Chunks::default();
         loop {
             self.dispatch().fill(&mut chunks, &self.shared)?;
             if chunks.is_empty() {
@@ -171,8 +171,7 @@ impl Driver {
                 // costs nothing.
                 yield_now().await;
             } else {
-                writer.encoded(&mut chunks).await?;
-                chunks.clear();
+                writer.chunks(&mut chunks).await?;
             }
         }
     }
@@ -233,10 +232,9 @@ impl Driver {
 
 impl Dispatch {
     /// Collects frames to write, until there are enough for one write or nothing may be sent.
-    fn fill(&mut self, chunks: &mut Vec<Bytes>, shared: &Shared) -> Result<(), FrameError> {
-        let mut bytes = 0;
+    fn fill(&mut self, chunks: &mut Chunks, shared: &Shared) -> Result<(), FrameError> {
         shared.take_told(&mut self.due);
-        while bytes < WRITE_BYTES {
+        while chunks.bytes() < WRITE_BYTES {
             let Some(topic) = self.due.front().cloned() else { break };
             let request = self.next_request;
             let Some(out) = next(&topic, request, shared) else {
@@ -252,9 +250,7 @@ impl Dispatch {
                 incarnation: out.incarnation,
             };
             self.requests.insert(request, topic);
-            let head = encode_head(&header, out.batch.len())?;
-            bytes += head.len() + out.batch.len();
-            chunks.extend([head, out.batch]);
+            chunks.push_frame(&header, [out.batch])?;
         }
         Ok(())
     }

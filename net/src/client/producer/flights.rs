@@ -56,6 +56,7 @@ struct Flight {
 /// A frame to write.
 #[derive(Debug)]
 pub(super) struct Outgoing {
+    #[cfg(test)]
     pub(super) request: u64,
     pub(super) expected: Option<u64>,
     pub(super) incarnation: Option<proto::TopicId>,
@@ -106,6 +107,7 @@ impl Flights {
         flight.state = State::Sent(request);
         flight.attempts = flight.attempts.saturating_add(1);
         Some(Outgoing {
+            #[cfg(test)]
             request,
             expected: flight.expected,
             incarnation: self.incarnation,

@@ -1,0 +1,225 @@
+//! Work that needs a process of its own: to be killed, or to have its memory and its writes counted.
+//!
+//! The report starts itself as `report child WORK ARGUMENTS…`. A child says on stdout when it is ready, and ends when its
+//! stdin closes, so that none outlives the report.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio};
+use std::str::FromStr;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::payload::Payload;
+use crate::process::disk_bytes_written;
+use crate::stores::{Kind, Meshlog, Store as _};
+use crate::work::{Appending, RECORD_BYTES, append_one};
+
+/// A process that works for this one.
+pub struct Child {
+    process: Process,
+    lifeline: Option<ChildStdin>,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Child {
+    /// Starts this program again, to do `work`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn start(work: &str, arguments: &[&str]) -> Result<Child> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("child").arg(work).args(arguments);
+        Child::spawn(command)
+    }
+
+    /// Starts another program.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn spawn(mut command: Command) -> Result<Child> {
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let lifeline = process.stdin.take();
+        let lines = BufReader::new(process.stdout.take().ok_or("the process has no stdout")?);
+        Ok(Child { process, lifeline, lines })
+    }
+
+    /// The next line that it says.
+    ///
+    /// # Errors
+    /// It ended instead; it has said why on stderr.
+    pub fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        if self.lines.read_line(&mut line)? == 0 {
+            return Err(format!("a process ended early: {}", self.process.wait()?).into());
+        }
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// Lets it end by itself and waits for that.
+    ///
+    /// # Errors
+    /// It failed.
+    pub fn finish(mut self) -> Result<()> {
+        drop(self.lifeline.take());
+        let status = self.process.wait()?;
+        if status.success() { Ok(()) } else { Err(format!("a process failed: {status}").into()) }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // After `kill` and `finish` it is gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What a store was filled with and what that cost.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Filled {
+    /// Bytes of the records' values.
+    pub payload_bytes: u64,
+    /// Bytes written to the disk until the store was closed.
+    pub disk_bytes: u64,
+    /// Seconds until the last record was durable.
+    pub seconds: f64,
+}
+
+/// Does a child's work; `arguments` begin with its name.
+///
+/// # Errors
+/// The arguments are not understood; the work's own.
+pub fn work(arguments: &[String]) -> Result<()> {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["grow", dir, bytes] => grow(dir.as_ref(), bytes.parse()?),
+        ["fill", kind, dir, bytes, batch, topics] => {
+            let work = Appending { batch: batch.parse()?, topics: topics.parse()? };
+            let filled = fill(kind, dir.as_ref(), bytes.parse()?, work)?;
+            tell(&serde_json::to_string(&filled)?)
+        }
+        ["make-topics", dir, topics] => make_topics(dir.as_ref(), topics.parse()?),
+        ["idle", dir] => idle(dir.as_ref()),
+        _ => Err("this is no work for a child".into()),
+    }
+}
+
+/// Appends batches for ever, says when the records' values come to `bytes`, and dies with its parent.
+fn grow(dir: &Path, bytes: u64) -> Result<()> {
+    die_with_parent()?;
+    let (mut store, payload) = (open_or_create(dir)?, Payload::new(RECORD_BYTES));
+    let work = Appending { batch: 256, topics: 1 };
+    for number in 0.. {
+        append_one(&mut store, &payload, work, number)?;
+        if (number + 1) * (work.batch * RECORD_BYTES) as u64 == bytes {
+            tell("grown")?;
+        }
+    }
+    Ok(())
+}
+
+fn open_or_create(dir: &Path) -> Result<Meshlog> {
+    if dir.exists() { Meshlog::open(dir, 1) } else { Meshlog::create(dir, 1) }
+}
+
+fn fill(kind: &str, dir: &Path, bytes: u64, work: Appending) -> Result<Filled> {
+    let kind = kind_named(kind)?;
+    let payload = Payload::new(RECORD_BYTES);
+    let batches = bytes / (work.batch * RECORD_BYTES) as u64;
+    let before = disk_bytes_written()?;
+    let mut store = kind.create(dir, work.topics)?;
+    let began = Instant::now();
+    for number in 0..batches {
+        append_one(store.as_mut(), &payload, work, number)?;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    store.close()?;
+    let disk_bytes = disk_bytes_written()? - before;
+    Ok(Filled { payload_bytes: batches * (work.batch * RECORD_BYTES) as u64, disk_bytes, seconds })
+}
+
+/// Makes topics with a record each, says so, and stays until its stdin closes.
+fn make_topics(dir: &Path, topics: usize) -> Result<()> {
+    let (store, payload) = (Meshlog::create(dir, topics)?, Payload::new(RECORD_BYTES));
+    let mut flight = store.in_flight(256);
+    for topic in 0..topics {
+        flight.append(topic, &payload.values(topic as u64, 1))?;
+    }
+    flight.finish()?;
+    tell("ready")?;
+    wait_for_end_of_stdin()?;
+    Box::new(store).close()
+}
+
+fn idle(dir: &Path) -> Result<()> {
+    let store = Meshlog::open(dir, 0)?;
+    tell("ready")?;
+    wait_for_end_of_stdin()?;
+    Box::new(store).close()
+}
+
+fn kind_named(name: &str) -> Result<Kind> {
+    Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| format!("{name} is no store").into())
+}
+
+/// What a child has filled, by its own account.
+///
+/// # Errors
+/// The child's.
+pub fn filled(kind: Kind, dir: &Path, bytes: u64, work: Appending) -> Result<Filled> {
+    let numbers = [bytes, work.batch as u64, work.topics as u64].map(|number| number.to_string());
+    let dir = dir.to_str().ok_or("the folder's name is not UTF-8")?;
+    let mut child = Child::start("fill", &[kind.name(), dir, &numbers[0], &numbers[1], &numbers[2]])?;
+    let filled = serde_json::from_str(&child.line()?)?;
+    child.finish()?;
+    Ok(filled)
+}
+
+fn tell(line: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+fn wait_for_end_of_stdin() -> Result<()> {
+    std::io::stdin().lock().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+fn die_with_parent() -> Result<()> {
+    std::thread::Builder::new().spawn(|| {
+        let _ = wait_for_end_of_stdin();
+        std::process::exit(0);
+    })?;
+    Ok(())
+}
+
+/// A number from the environment, or `otherwise`.
+///
+/// # Errors
+/// The variable is set to something else.
+pub fn setting<T: FromStr>(name: &str, otherwise: T) -> Result<T> {
+    match std::env::var(name) {
+        Ok(text) => text.parse().map_err(|_| format!("{name}={text} is not a number").into()),
+        Err(_) => Ok(otherwise),
+    }
+}

@@ -1,0 +1,89 @@
+//! The comparisons of the report, a file each.
+
+mod append;
+mod bindings;
+mod crash;
+mod memory;
+mod open;
+mod replay;
+mod space;
+mod topics;
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::Result;
+use crate::outcome::Findings;
+use crate::place::Place;
+use crate::stores::{Kind, Store};
+
+/// A part of the report that can be measured by itself.
+pub struct Section {
+    /// Names it on the command line and its files.
+    pub name: &'static str,
+    /// Its heading.
+    pub title: &'static str,
+    /// Whether it takes minutes and many GiB, and so runs only when asked for.
+    pub is_long: bool,
+    /// Does it.
+    pub run: fn(&Run<'_>) -> Result<Findings>,
+}
+
+/// Every section, in the order of the report.
+pub const SECTIONS: &[Section] = &[
+    Section { name: "append", title: "Durable append", is_long: false, run: append::run },
+    Section { name: "topics", title: "Many topics, many in flight", is_long: false, run: topics::run },
+    Section { name: "replay", title: "Replay and point reads", is_long: false, run: replay::run },
+    Section { name: "bindings", title: "Bindings", is_long: false, run: bindings::run },
+    Section { name: "open", title: "Open after a crash", is_long: false, run: open::run },
+    Section { name: "memory", title: "Memory with 100,000 topics", is_long: false, run: memory::run },
+    Section { name: "crash", title: "Open after kill -9 of a large store", is_long: true, run: crash::run },
+    Section { name: "space", title: "Bytes written to disk", is_long: true, run: space::run },
+];
+
+/// How a section is to be measured.
+pub struct Run<'a> {
+    /// Where.
+    pub place: &'a Place,
+    /// Turns of each contender where a bar depends on it.
+    pub rounds: usize,
+    /// Time of a turn.
+    pub turn: Duration,
+    /// Divides sizes, to see quickly that all works.
+    pub divisor: u64,
+}
+
+impl Run<'_> {
+    /// Turns of each contender where no bar depends on it.
+    fn few_rounds(&self) -> usize {
+        self.rounds.div_ceil(2)
+    }
+
+    /// A size, smaller where the run is to be quick.
+    fn sized(&self, size: u64) -> u64 {
+        (size / self.divisor).max(1)
+    }
+
+    /// Lets `work` have a new store of this kind to itself.
+    fn with_new(
+        &self,
+        kind: Kind,
+        topics: usize,
+        work: impl FnOnce(&mut dyn Store) -> Result<f64>,
+    ) -> Result<f64> {
+        let dir = self.place.fresh();
+        let mut store = kind.create(&dir, topics)?;
+        let figure = work(store.as_mut())?;
+        drop(store);
+        self.place.clear(&dir)?;
+        Ok(figure)
+    }
+
+    /// Fills a new store of this kind in `dir`, and closes it when its background work is done.
+    fn fill(&self, kind: Kind, dir: &Path, fill: impl FnOnce(&mut dyn Store) -> Result<()>) -> Result<()> {
+        let mut store = kind.create(dir, 1)?;
+        fill(store.as_mut())?;
+        store.close()?;
+        self.place.settle()
+    }
+}
