@@ -2,8 +2,11 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["request", "reply", "topic", "append", "tail"].map(|name| format!("meshlog/v1/{name}.proto"));
+    let files = ["request", "reply", "topic", "append", "tail"]
+        .map(|name| format!("meshlog/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["proto"])?;
-    prost_build::Config::new().bytes(["."]).compile_fds(descriptors)?;
+    prost_build::Config::new()
+        .bytes(["."])
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -5,7 +5,12 @@
 //! cargo run --release -p mesh-net --example bulk
 //! MTU_MAX=9000 ACK_EVERY=2 cargo run --release -p mesh-net --example bulk
 //! ```
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a measurement for a terminal")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a measurement for a terminal"
+)]
 
 use std::{env, net::Ipv4Addr, time::Instant};
 
@@ -16,21 +21,34 @@ use mesh_net::{
 };
 
 fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
-    env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+    env::var(name)
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(default)
 }
 
 fn runtime(threads: usize) -> tokio::runtime::Runtime {
     if threads == 0 {
-        return tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        return tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
     }
-    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 fn main() {
     let default = Tuning::default();
     let tuning = Tuning {
         stream_window_bytes: setting("STREAM_WINDOW_BYTES", default.stream_window_bytes),
-        connection_window_bytes: setting("CONNECTION_WINDOW_BYTES", default.connection_window_bytes),
+        connection_window_bytes: setting(
+            "CONNECTION_WINDOW_BYTES",
+            default.connection_window_bytes,
+        ),
         send_window_bytes: setting("SEND_WINDOW_BYTES", default.send_window_bytes),
         mtu_max: setting("MTU_MAX", default.mtu_max),
         socket_buffer_bytes: setting("SOCKET_BUFFER_BYTES", default.socket_buffer_bytes),
@@ -43,19 +61,29 @@ fn main() {
 
     let dir = env::temp_dir().join(format!("mesh-bulk-{}", std::process::id()));
     let authority = Authority::create(&dir.join("ca")).unwrap();
-    authority.issue_node(&dir.join("node"), "n1", &[], Validity::days(1)).unwrap();
-    authority.issue_client(&dir.join("client"), "c", &Grants::none(), Validity::days(1)).unwrap();
+    authority
+        .issue_node(&dir.join("node"), "n1", &[], Validity::days(1))
+        .unwrap();
+    authority
+        .issue_client(&dir.join("client"), "c", &Grants::none(), Validity::days(1))
+        .unwrap();
     let load = |name: &str| Credentials::load(&CredentialFiles::in_dir(&dir.join(name))).unwrap();
     let (node, client) = (load("node"), load("client"));
     std::fs::remove_dir_all(&dir).unwrap();
 
     let server = runtime(threads);
-    let endpoint = server.block_on(async { server_endpoint((Ipv4Addr::LOCALHOST, 0).into(), &node, &tuning).unwrap() });
+    let endpoint = server.block_on(async {
+        server_endpoint((Ipv4Addr::LOCALHOST, 0).into(), &node, &tuning).unwrap()
+    });
     let addr = endpoint.local_addr().unwrap();
     let serving = std::thread::spawn(move || server.block_on(serve(endpoint, bytes, chunk)));
     runtime(threads).block_on(async {
         let endpoint = client_endpoint(addr, &client, &tuning).unwrap();
-        let connection = endpoint.connect(addr, NODE_SERVER_NAME).unwrap().await.unwrap();
+        let connection = endpoint
+            .connect(addr, NODE_SERVER_NAME)
+            .unwrap()
+            .await
+            .unwrap();
         println!("{tuning:?}");
         download(&connection).await;
         for chunk in [1 << 10, 64 << 10, 256 << 10, 1 << 20] {
@@ -65,7 +93,18 @@ fn main() {
         endpoint.wait_idle().await;
     });
     let path = serving.join().unwrap();
-    println!("server: mtu {}, lost {} of {} packets, black holes {}, probes {} of {} lost, congestion events {}, rtt {:?}, window {}", path.current_mtu, path.lost_packets, path.sent_packets, path.black_holes_detected, path.lost_plpmtud_probes, path.sent_plpmtud_probes, path.congestion_events, path.rtt, path.cwnd);
+    println!(
+        "server: mtu {}, lost {} of {} packets, black holes {}, probes {} of {} lost, congestion events {}, rtt {:?}, window {}",
+        path.current_mtu,
+        path.lost_packets,
+        path.sent_packets,
+        path.black_holes_detected,
+        path.lost_plpmtud_probes,
+        path.sent_plpmtud_probes,
+        path.congestion_events,
+        path.rtt,
+        path.cwnd
+    );
 }
 
 /// The first stream gets `bytes`; on every further one, each `chunk` that has come is answered with a byte.
@@ -99,7 +138,10 @@ async fn download(connection: &quinn::Connection) {
     while let Some(n) = receive.read(&mut buffer).await.unwrap() {
         got += n;
     }
-    println!("{:.0} MiB/s", got as f64 / start.elapsed().as_secs_f64() / f64::from(1 << 20));
+    println!(
+        "{:.0} MiB/s",
+        got as f64 / start.elapsed().as_secs_f64() / f64::from(1 << 20)
+    );
 }
 
 async fn rounds(connection: &quinn::Connection, chunk: usize, count: usize) {
@@ -114,5 +156,10 @@ async fn rounds(connection: &quinn::Connection, chunk: usize, count: usize) {
         times.push(start.elapsed());
     }
     times.sort();
-    println!("{} KiB and a byte back: p50 {:?}, p99 {:?}", chunk >> 10, times[count / 2], times[count * 99 / 100]);
+    println!(
+        "{} KiB and a byte back: p50 {:?}, p99 {:?}",
+        chunk >> 10,
+        times[count / 2],
+        times[count * 99 / 100]
+    );
 }

@@ -26,7 +26,11 @@ struct Tasks {
 
 impl TaskSet {
     /// Runs `task` until it ends by itself or the set is aborted. A panic ends it alone, and is logged with its name.
-    pub(crate) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         let mut tasks = self.lock();
         while let Some(ended) = tasks.running.try_join_next_with_id() {
             tasks.note_end(ended);
@@ -85,7 +89,10 @@ pub(crate) fn blocking<T: Send + 'static>(
 ) -> impl Future<Output = Option<T>> + Send {
     let running = Handle::current().spawn_blocking(work);
     async move {
-        running.await.inspect_err(|error| tracing::error!(%error, "blocking work was abandoned")).ok()
+        running
+            .await
+            .inspect_err(|error| tracing::error!(%error, "blocking work was abandoned"))
+            .ok()
     }
 }
 

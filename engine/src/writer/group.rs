@@ -54,10 +54,17 @@ impl<T, E: From<Stopped>> Reply for Pending<T, E> {
 }
 
 impl<'a> Group<'a> {
-    pub(super) fn new(store: &'a Store, now_ms: u64, space: Result<(), Shortage>) -> Group<'a> {
+    /// An empty group that will take about `bytes`.
+    pub(super) fn new(
+        store: &'a Store,
+        bytes: usize,
+        now_ms: u64,
+        space: Result<(), Shortage>,
+    ) -> Group<'a> {
         Group {
             store,
-            batch: WriteBatch::default(),
+            // Grown step by step, a large group would be copied several times over.
+            batch: WriteBatch::with_capacity_bytes(bytes),
             now_ms,
             space,
             replies: Vec::new(),

@@ -133,6 +133,16 @@ pub(crate) enum Op {
 }
 
 impl Op {
+    /// About what the op adds to a WriteBatch, in bytes.
+    fn staged_bytes(&self) -> usize {
+        const KEYS_BYTES: usize = 160;
+        match self {
+            Op::Append(append, _) => append.batch.len() + KEYS_BYTES,
+            Op::Write(write, _) => write.value.as_ref().map_or(0, Bytes::len) + 2 * KEYS_BYTES,
+            _ => KEYS_BYTES,
+        }
+    }
+
     /// Tells whoever asked that the store stopped.
     pub(crate) fn refuse(self, stopped: &Stopped) {
         match self {
@@ -212,7 +222,8 @@ impl Writer {
     fn commit(&mut self, ops: Vec<Op>) -> Result<(), Stopped> {
         let store = Arc::clone(&self.store);
         self.state.forget_idle();
-        let mut group = Group::new(&store, (self.options.clock)(), self.space.check());
+        let bytes = ops.iter().map(Op::staged_bytes).sum();
+        let mut group = Group::new(&store, bytes, (self.options.clock)(), self.space.check());
         for op in ops {
             self.stage(&mut group, op);
         }
@@ -316,7 +327,7 @@ impl Writer {
     /// Writes what only memory has, so that the next open replays nothing.
     fn close(&mut self) -> Result<(), rocksdb::Error> {
         let store = Arc::clone(&self.store);
-        let mut group = Group::new(&store, (self.options.clock)(), Ok(()));
+        let mut group = Group::new(&store, 0, (self.options.clock)(), Ok(()));
         self.state.checkpoint(&mut group);
         store.write_synced(group.batch)?;
         store.flush_all()

@@ -67,7 +67,10 @@ impl ClientError {
         match self {
             Self::Failed(_) => 1,
             Self::Invalid(_) => 2,
-            Self::NotFound(_) | Self::Trimmed { .. } | Self::OffsetBeyondEnd { .. } | Self::TopicDeleted(_) => 3,
+            Self::NotFound(_)
+            | Self::Trimmed { .. }
+            | Self::OffsetBeyondEnd { .. }
+            | Self::TopicDeleted(_) => 3,
             Self::Unavailable(_) => 4,
             Self::Conflict { .. } => 5,
             Self::Refused(_) => 6,
@@ -75,23 +78,42 @@ impl ClientError {
     }
 
     pub(super) fn protocol(what: &str) -> Self {
-        Self::Failed(format!("the node answered with {what}; node and client may be of different versions"))
+        Self::Failed(format!(
+            "the node answered with {what}; node and client may be of different versions"
+        ))
     }
 }
 
 impl From<proto::Error> for ClientError {
     fn from(error: proto::Error) -> Self {
         let code = error.code();
-        let proto::Error { message, first_offset, next_offset, .. } = error;
+        let proto::Error {
+            message,
+            first_offset,
+            next_offset,
+            ..
+        } = error;
         match code {
             ErrorCode::Denied => Self::Refused(message),
             ErrorCode::TopicNotFound | ErrorCode::CursorNotFound => Self::NotFound(message),
             ErrorCode::TopicDeleted => Self::TopicDeleted(message),
-            ErrorCode::Trimmed => Self::Trimmed { first: first_offset.unwrap_or_default(), message },
-            ErrorCode::OffsetBeyondEnd => Self::OffsetBeyondEnd { next: next_offset.unwrap_or_default(), message },
-            ErrorCode::OffsetMismatch => Self::Conflict { next: next_offset, message },
+            ErrorCode::Trimmed => Self::Trimmed {
+                first: first_offset.unwrap_or_default(),
+                message,
+            },
+            ErrorCode::OffsetBeyondEnd => Self::OffsetBeyondEnd {
+                next: next_offset.unwrap_or_default(),
+                message,
+            },
+            ErrorCode::OffsetMismatch => Self::Conflict {
+                next: next_offset,
+                message,
+            },
             ErrorCode::TopicExists | ErrorCode::Fenced | ErrorCode::TooManySiblings => {
-                Self::Conflict { next: None, message }
+                Self::Conflict {
+                    next: None,
+                    message,
+                }
             }
             ErrorCode::Invalid => Self::Invalid(message),
             ErrorCode::NoSpace
@@ -169,7 +191,9 @@ impl Lost {
         }
         Self::Refused(match code & 0xff {
             42 | 46 => "the node does not accept this certificate".into(),
-            45 => "this certificate has expired: issue another with `meshctl ca issue client`".into(),
+            45 => {
+                "this certificate has expired: issue another with `meshctl ca issue client`".into()
+            }
             48 => "the certificate is signed by another authority than the node's".into(),
             116 => "the node demands a client certificate".into(),
             120 => "the node speaks another version of the protocol".into(),

@@ -96,12 +96,17 @@ impl Link {
     /// [`ClientError::Unavailable`] at the deadline; [`ClientError::Refused`] where a node will not have this client.
     pub(super) async fn connection(&self, deadline: Instant) -> Result<Connection, ClientError> {
         let late = |cause: &str| {
-            ClientError::Unavailable(format!("no connection to {} within the timeout: {cause}", self.nodes.join(", ")))
+            ClientError::Unavailable(format!(
+                "no connection to {} within the timeout: {cause}",
+                self.nodes.join(", ")
+            ))
         };
         if let Some(connection) = self.living() {
             return Ok(connection);
         }
-        let _dialling = timeout_at(deadline, self.dialling.lock()).await.map_err(|_| late("still dialling"))?;
+        let _dialling = timeout_at(deadline, self.dialling.lock())
+            .await
+            .map_err(|_| late("still dialling"))?;
         if let Some(connection) = self.living() {
             return Ok(connection);
         }
@@ -113,7 +118,10 @@ impl Link {
                 let attempt = deadline.min(Instant::now() + ATTEMPT_TIMEOUT);
                 let cause = match timeout_at(attempt, self.dial(&self.nodes[node])).await {
                     Ok(Ok(connection)) => {
-                        *self.current() = Current { connection: Some(connection.clone()), node };
+                        *self.current() = Current {
+                            connection: Some(connection.clone()),
+                            node,
+                        };
                         return Ok(connection);
                     }
                     Ok(Err(Lost::Connection(text))) => text,
@@ -131,13 +139,20 @@ impl Link {
     /// Dials anew for whoever asks next, and leaves those who still use `connection` alone.
     pub(super) fn forget(&self, connection: &Connection) {
         let mut current = self.current();
-        if current.connection.as_ref().is_some_and(|c| c.stable_id() == connection.stable_id()) {
+        if current
+            .connection
+            .as_ref()
+            .is_some_and(|c| c.stable_id() == connection.stable_id())
+        {
             current.connection = None;
         }
     }
 
     fn living(&self) -> Option<Connection> {
-        self.current().connection.clone().filter(|connection| connection.close_reason().is_none())
+        self.current()
+            .connection
+            .clone()
+            .filter(|connection| connection.close_reason().is_none())
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
@@ -145,12 +160,15 @@ impl Link {
     }
 
     async fn dial(&self, node: &str) -> Result<Connection, Lost> {
-        let found = lookup_host(node).await.map_err(|e| Lost::Connection(format!("cannot resolve {node}: {e}")))?;
+        let found = lookup_host(node)
+            .await
+            .map_err(|e| Lost::Connection(format!("cannot resolve {node}: {e}")))?;
         let mut cause = format!("{node} has no address");
         for addr in found {
             let endpoint = self.endpoint(addr)?;
-            let connecting =
-                endpoint.connect(addr, NODE_SERVER_NAME).map_err(|e| Lost::Connection(format!("{node}: {e}")))?;
+            let connecting = endpoint
+                .connect(addr, NODE_SERVER_NAME)
+                .map_err(|e| Lost::Connection(format!("{node}: {e}")))?;
             match connecting.await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => match Lost::of_connection(&error) {
@@ -163,11 +181,18 @@ impl Link {
     }
 
     fn endpoint(&self, addr: SocketAddr) -> Result<Endpoint, Lost> {
-        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut endpoints = self
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if endpoints.closed {
             return Err(Lost::Protocol("the client was closed".into()));
         }
-        let slot = if addr.is_ipv4() { &mut endpoints.v4 } else { &mut endpoints.v6 };
+        let slot = if addr.is_ipv4() {
+            &mut endpoints.v4
+        } else {
+            &mut endpoints.v6
+        };
         if let Some(endpoint) = slot {
             return Ok(endpoint.clone());
         }
@@ -180,7 +205,10 @@ impl Link {
     /// hear of it, it finds out by its idle timeout.
     pub(super) async fn close(&self) {
         let endpoints = {
-            let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut endpoints = self
+                .endpoints
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             endpoints.closed = true;
             [endpoints.v4.take(), endpoints.v6.take()]
         };

@@ -186,7 +186,12 @@ impl Client {
     /// # Errors
     /// [`ClientError::Invalid`] above a limit; [`ClientError::Conflict`] where the key has too many concurrent values;
     /// [`ClientError::Unavailable`] where it was not done, or may have been done, which the message says.
-    pub async fn put(&self, key: &[u8], value: Bytes, options: WriteOptions) -> Result<WriteAck, ClientError> {
+    pub async fn put(
+        &self,
+        key: &[u8],
+        value: Bytes,
+        options: WriteOptions,
+    ) -> Result<WriteAck, ClientError> {
         if value.len() > BINDING_VALUE_BYTES_MAX {
             return Err(ClientError::Invalid(format!(
                 "a value of {} bytes; the limit is {BINDING_VALUE_BYTES_MAX}",
@@ -216,15 +221,23 @@ impl Client {
         let put = proto::Put {
             key: Bytes::copy_from_slice(key),
             delete,
-            ttl_ms: options.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1)),
+            ttl_ms: options
+                .ttl
+                .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1)),
             write: options.write,
             context: options.context,
         };
-        let answer = self.0.link.ask(doing, Repeat::Unsafe, request::Kind::Put(put), value).await?;
+        let answer = self
+            .0
+            .link
+            .ask(doing, Repeat::Unsafe, request::Kind::Put(put), value)
+            .await?;
         match answer.one()? {
-            (reply::Kind::Written(w), _) => {
-                Ok(WriteAck { context: w.context, acknowledged: w.acknowledged, hinted: w.hinted })
-            }
+            (reply::Kind::Written(w), _) => Ok(WriteAck {
+                context: w.context,
+                acknowledged: w.acknowledged,
+                hinted: w.hinted,
+            }),
             _ => Err(ClientError::protocol("another kind of answer")),
         }
     }
@@ -235,34 +248,54 @@ impl Client {
     /// [`ClientError::Unavailable`], [`ClientError::Refused`], [`ClientError::Invalid`].
     pub async fn get(&self, key: &[u8], read: Option<u32>) -> Result<Option<Got>, ClientError> {
         BindingKey::new(key)?;
-        let get = proto::Get { key: Bytes::copy_from_slice(key), read };
+        let get = proto::Get {
+            key: Bytes::copy_from_slice(key),
+            read,
+        };
         let answer = self.ask_safe("get", request::Kind::Get(get)).await?;
-        let mut got = Got { values: Vec::new(), context: Bytes::new() };
+        let mut got = Got {
+            values: Vec::new(),
+            context: Bytes::new(),
+        };
         for reply in answer.replies {
             let (reply::Kind::Values(part), body) = reply else {
                 return Err(ClientError::protocol("another kind of answer"));
             };
             let bodies = pieces(body, part.values.iter().map(|v| v.length))?;
-            got.values.extend(part.values.iter().zip(bodies).map(|(v, value)| GotValue {
-                value,
-                time_ms: v.time_ms,
-                expires_ms: v.expires_ms,
-            }));
+            got.values
+                .extend(part.values.iter().zip(bodies).map(|(v, value)| GotValue {
+                    value,
+                    time_ms: v.time_ms,
+                    expires_ms: v.expires_ms,
+                }));
             if got.context.is_empty() {
                 got.context = part.context;
             }
         }
-        Ok(if got.values.is_empty() { None } else { Some(got) })
+        Ok(if got.values.is_empty() {
+            None
+        } else {
+            Some(got)
+        })
     }
 
     /// Up to `limit` keys with a live value that begin with `prefix` and come after `after`, in order.
     ///
     /// # Errors
     /// As for [`Client::get`].
-    pub async fn list(&self, prefix: &[u8], after: Option<&[u8]>, limit: u32) -> Result<Vec<Bytes>, ClientError> {
+    pub async fn list(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: u32,
+    ) -> Result<Vec<Bytes>, ClientError> {
         let prefix = Bytes::copy_from_slice(prefix);
         self.pages(limit, after.map(Bytes::copy_from_slice), |after, limit| {
-            request::Kind::List(proto::List { prefix: prefix.clone(), after, limit })
+            request::Kind::List(proto::List {
+                prefix: prefix.clone(),
+                after,
+                limit,
+            })
         })
         .await
     }
@@ -282,10 +315,26 @@ impl Client {
             retention_age_ms: config.retention_age_ms,
             retention_bytes: config.retention_bytes,
         };
-        let create = proto::CreateTopic { name, settings: Some(settings), if_not_exists };
-        let repeat = if if_not_exists { Repeat::Safe } else { Repeat::Unsafe };
-        let answer =
-            self.0.link.ask("create topic", repeat, request::Kind::CreateTopic(create), Bytes::new()).await?;
+        let create = proto::CreateTopic {
+            name,
+            settings: Some(settings),
+            if_not_exists,
+        };
+        let repeat = if if_not_exists {
+            Repeat::Safe
+        } else {
+            Repeat::Unsafe
+        };
+        let answer = self
+            .0
+            .link
+            .ask(
+                "create topic",
+                repeat,
+                request::Kind::CreateTopic(create),
+                Bytes::new(),
+            )
+            .await?;
         describe(answer)
     }
 
@@ -295,7 +344,13 @@ impl Client {
     /// [`ClientError::NotFound`] where there is none.
     pub async fn describe_topic(&self, name: &str) -> Result<TopicDescription, ClientError> {
         let name = TopicName::new(name)?.to_string();
-        describe(self.ask_safe("describe topic", request::Kind::DescribeTopic(proto::DescribeTopic { name })).await?)
+        describe(
+            self.ask_safe(
+                "describe topic",
+                request::Kind::DescribeTopic(proto::DescribeTopic { name }),
+            )
+            .await?,
+        )
     }
 
     /// Deletes a topic and its records.
@@ -305,7 +360,12 @@ impl Client {
     pub async fn delete_topic(&self, name: &str) -> Result<(), ClientError> {
         let name = TopicName::new(name)?.to_string();
         let delete = request::Kind::DeleteTopic(proto::DeleteTopic { name });
-        done(self.0.link.ask("delete topic", Repeat::Unsafe, delete, Bytes::new()).await?)
+        done(
+            self.0
+                .link
+                .ask("delete topic", Repeat::Unsafe, delete, Bytes::new())
+                .await?,
+        )
     }
 
     /// Up to `limit` names of topics that begin with `prefix` and come after `after`, in order.
@@ -319,13 +379,18 @@ impl Client {
         limit: u32,
     ) -> Result<Vec<String>, ClientError> {
         let text = |name: Bytes| {
-            String::from_utf8(name.into()).map_err(|_| ClientError::protocol("a topic name that is no text"))
+            String::from_utf8(name.into())
+                .map_err(|_| ClientError::protocol("a topic name that is no text"))
         };
         let after = after.map(|after| Bytes::copy_from_slice(after.as_bytes()));
         let names = self
             .pages(limit, after, |after, limit| {
                 let after = after.map(|after| String::from_utf8_lossy(&after).into_owned());
-                request::Kind::ListTopics(proto::ListTopics { prefix: prefix.into(), after, limit })
+                request::Kind::ListTopics(proto::ListTopics {
+                    prefix: prefix.into(),
+                    after,
+                    limit,
+                })
             })
             .await?;
         names.into_iter().map(text).collect()
@@ -358,7 +423,12 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::NotFound`] where there is no topic; [`ClientError::OffsetBeyondEnd`] above its end.
-    pub async fn commit_cursor(&self, topic: &str, name: &str, next: u64) -> Result<(), ClientError> {
+    pub async fn commit_cursor(
+        &self,
+        topic: &str,
+        name: &str,
+        next: u64,
+    ) -> Result<(), ClientError> {
         let topic = TopicName::new(topic)?.to_string();
         let name = CursorName::new(name)?.to_string();
         let commit = request::Kind::CommitCursor(proto::CommitCursor { topic, name, next });
@@ -370,16 +440,21 @@ impl Client {
     /// # Errors
     /// [`ClientError::Unavailable`].
     pub async fn info(&self) -> Result<NodeInfo, ClientError> {
-        let (reply::Kind::Info(info), _) =
-            self.ask_safe("info", request::Kind::Info(proto::GetInfo {})).await?.one()?
+        let (reply::Kind::Info(info), _) = self
+            .ask_safe("info", request::Kind::Info(proto::GetInfo {}))
+            .await?
+            .one()?
         else {
             return Err(ClientError::protocol("another kind of answer"));
         };
-        let id = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map_err(|_| ClientError::protocol("an ill-formed id"));
+        let id = |bytes: &[u8]| {
+            <[u8; 16]>::try_from(bytes).map_err(|_| ClientError::protocol("an ill-formed id"))
+        };
         Ok(NodeInfo {
             node: NodeId(id(&info.node)?),
             cluster: ClusterId(id(&info.cluster)?),
-            partitions: u16::try_from(info.partitions).map_err(|_| ClientError::protocol("too many partitions"))?,
+            partitions: u16::try_from(info.partitions)
+                .map_err(|_| ClientError::protocol("too many partitions"))?,
             name: info.name,
             epoch: info.epoch,
             boot: info.boot,
@@ -397,11 +472,19 @@ impl Client {
     /// # Errors
     /// [`ClientError::Unavailable`].
     pub async fn storage(&self) -> Result<Vec<FamilyUsage>, ClientError> {
-        match self.ask_safe("storage", request::Kind::Storage(proto::GetStorage {})).await?.one()? {
+        match self
+            .ask_safe("storage", request::Kind::Storage(proto::GetStorage {}))
+            .await?
+            .one()?
+        {
             (reply::Kind::Storage(storage), _) => Ok(storage
                 .families
                 .into_iter()
-                .map(|f| FamilyUsage { name: f.name, bytes: f.bytes, keys_estimate: f.keys_estimate })
+                .map(|f| FamilyUsage {
+                    name: f.name,
+                    bytes: f.bytes,
+                    keys_estimate: f.keys_estimate,
+                })
                 .collect()),
             _ => Err(ClientError::protocol("another kind of answer")),
         }
@@ -415,7 +498,10 @@ impl Client {
     }
 
     async fn ask_safe(&self, doing: &str, kind: request::Kind) -> Result<Answer, ClientError> {
-        self.0.link.ask(doing, Repeat::Safe, kind, Bytes::new()).await
+        self.0
+            .link
+            .ask(doing, Repeat::Safe, kind, Bytes::new())
+            .await
     }
 
     /// Gathers a listing over as many pages as it takes.
@@ -431,8 +517,10 @@ impl Client {
             if wanted == 0 {
                 return Ok(all);
             }
-            let (reply::Kind::Names(names), body) =
-                self.ask_safe("list", page(after.take(), wanted as u32)).await?.one()?
+            let (reply::Kind::Names(names), body) = self
+                .ask_safe("list", page(after.take(), wanted as u32))
+                .await?
+                .one()?
             else {
                 return Err(ClientError::protocol("another kind of answer"));
             };
@@ -457,11 +545,14 @@ fn describe(answer: Answer) -> Result<TopicDescription, ClientError> {
     let (reply::Kind::Topic(topic), _) = answer.one()? else {
         return Err(ClientError::protocol("another kind of answer"));
     };
-    let key = topic.topic.ok_or_else(|| ClientError::protocol("a topic without an id"))?;
+    let key = topic
+        .topic
+        .ok_or_else(|| ClientError::protocol("a topic without an id"))?;
     let settings = topic.settings.unwrap_or_default();
     Ok(TopicDescription {
         name: topic.name,
-        partition: u16::try_from(key.partition).map_err(|_| ClientError::protocol("an ill-formed partition"))?,
+        partition: u16::try_from(key.partition)
+            .map_err(|_| ClientError::protocol("an ill-formed partition"))?,
         id: key.id,
         first: topic.first,
         next: topic.next,

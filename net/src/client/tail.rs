@@ -12,10 +12,13 @@ use super::{
     error::{ClientError, Lost},
     link::{BackOff, Link},
 };
-use crate::{quic::STREAM_GIVEN_UP, wire::{
-    frame::{FrameReader, FrameWriter},
-    proto::{self, ErrorCode, Request, TailFrame, request, tail_frame, tail_open},
-}};
+use crate::{
+    quic::STREAM_GIVEN_UP,
+    wire::{
+        frame::{FrameReader, FrameWriter},
+        proto::{self, ErrorCode, Request, TailFrame, request, tail_frame, tail_open},
+    },
+};
 
 /// Where a tail begins.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -45,7 +48,11 @@ pub struct TailOptions {
 
 impl Default for TailOptions {
     fn default() -> Self {
-        Self { start: Start::First, follow: false, until: None }
+        Self {
+            start: Start::First,
+            follow: false,
+            until: None,
+        }
     }
 }
 
@@ -117,7 +124,14 @@ enum Failure {
 
 impl Tail {
     pub(super) fn new(link: Arc<Link>, topic: &str, options: TailOptions) -> Self {
-        Self { link, topic: topic.into(), options, place: None, session: None, ended: false }
+        Self {
+            link,
+            topic: topic.into(),
+            options,
+            place: None,
+            session: None,
+            ended: false,
+        }
     }
 
     /// The next records, as they come. `None` at the end, where the tail does not follow.
@@ -149,7 +163,9 @@ impl Tail {
                     if Instant::now() >= deadline && !self.is_patient() {
                         return Err(Lost::Connection(cause).into_error("tail"));
                     }
-                    back_off.pause(deadline.max(Instant::now() + self.link.timeout)).await;
+                    back_off
+                        .pause(deadline.max(Instant::now() + self.link.timeout))
+                        .await;
                 }
                 Err(Failure::Lost(lost)) => return Err(lost.into_error("tail")),
                 Err(Failure::Stopping) => back_off.pause(Instant::now() + self.link.timeout).await,
@@ -179,48 +195,89 @@ impl Tail {
             Some(session) => session,
             None => {
                 let late = || ClientError::Unavailable("tail: no answer within the timeout".into());
-                timeout_at(deadline, self.begin(deadline)).await.map_err(|_| Failure::Error(late()))??
+                timeout_at(deadline, self.begin(deadline))
+                    .await
+                    .map_err(|_| Failure::Error(late()))??
             }
         };
         let frame = session.reader.frame::<TailFrame>().await;
         let (kind, body) = match frame {
             Ok(Some((TailFrame { kind: Some(kind) }, body))) => (kind, body),
-            Ok(Some(_)) => return Err(Failure::Lost(Lost::Protocol("an answer of no known kind".into()))),
-            Ok(None) => return Err(Failure::Lost(Lost::Connection("the tail ended early".into()))),
+            Ok(Some(_)) => {
+                return Err(Failure::Lost(Lost::Protocol(
+                    "an answer of no known kind".into(),
+                )));
+            }
+            Ok(None) => {
+                return Err(Failure::Lost(Lost::Connection(
+                    "the tail ended early".into(),
+                )));
+            }
             Err(error) => return Err(Failure::Lost(Lost::of_frame(error, &session.connection))),
         };
         match kind {
             tail_frame::Kind::Batches(_) => {
                 let records = self.take_in(body).map_err(Failure::Error)?;
                 self.session = Some(session);
-                Ok(if records.is_empty() { Step::Nothing } else { Step::Records(records) })
+                Ok(if records.is_empty() {
+                    Step::Nothing
+                } else {
+                    Step::Records(records)
+                })
             }
             tail_frame::Kind::End(_) => Ok(Step::End),
-            tail_frame::Kind::Error(error) if matches!(error.code(), ErrorCode::Stopping | ErrorCode::Stopped) => {
+            tail_frame::Kind::Error(error)
+                if matches!(error.code(), ErrorCode::Stopping | ErrorCode::Stopped) =>
+            {
                 self.link.forget(&session.connection);
                 Err(Failure::Stopping)
             }
             tail_frame::Kind::Error(error) => Err(Failure::Error(error.into())),
-            tail_frame::Kind::Started(_) => Err(Failure::Lost(Lost::Protocol("a tail that starts twice".into()))),
+            tail_frame::Kind::Started(_) => Err(Failure::Lost(Lost::Protocol(
+                "a tail that starts twice".into(),
+            ))),
         }
     }
 
     async fn begin(&mut self, deadline: Instant) -> Result<Session, Failure> {
         let open = self.open().map_err(Failure::Error)?;
-        let connection = self.link.connection(deadline).await.map_err(Failure::Error)?;
-        let (send, receive) =
-            connection.open_bi().await.map_err(|e| Failure::Lost(Lost::of_connection(&e)))?;
-        let mut session = Session { connection, reader: FrameReader::new(receive) };
-        let lost = |error, connection: &quinn::Connection| Failure::Lost(Lost::of_frame(error, connection));
+        let connection = self
+            .link
+            .connection(deadline)
+            .await
+            .map_err(Failure::Error)?;
+        let (send, receive) = connection
+            .open_bi()
+            .await
+            .map_err(|e| Failure::Lost(Lost::of_connection(&e)))?;
+        let mut session = Session {
+            connection,
+            reader: FrameReader::new(receive),
+        };
+        let lost = |error, connection: &quinn::Connection| {
+            Failure::Lost(Lost::of_frame(error, connection))
+        };
         let mut writer = FrameWriter::new(send);
-        let sent = writer.header(&Request::new(request::Kind::Tail(open))).await;
+        let sent = writer
+            .header(&Request::new(request::Kind::Tail(open)))
+            .await;
         sent.map_err(|e| lost(e, &session.connection))?;
         writer.finish();
-        let frame = session.reader.frame::<TailFrame>().await.map_err(|e| lost(e, &session.connection))?;
+        let frame = session
+            .reader
+            .frame::<TailFrame>()
+            .await
+            .map_err(|e| lost(e, &session.connection))?;
         match frame.and_then(|(frame, _)| frame.kind) {
             Some(tail_frame::Kind::Started(started)) => {
-                let topic = started.topic.ok_or_else(|| Failure::Error(ClientError::protocol("no topic id")))?;
-                self.place.get_or_insert(Place { topic, next: started.from, until: started.until });
+                let topic = started
+                    .topic
+                    .ok_or_else(|| Failure::Error(ClientError::protocol("no topic id")))?;
+                self.place.get_or_insert(Place {
+                    topic,
+                    next: started.from,
+                    until: started.until,
+                });
                 Ok(session)
             }
             Some(tail_frame::Kind::Error(error))
@@ -230,8 +287,12 @@ impl Tail {
                 Err(Failure::Stopping)
             }
             Some(tail_frame::Kind::Error(error)) => Err(Failure::Error(error.into())),
-            Some(_) => Err(Failure::Lost(Lost::Protocol("a tail that does not start".into()))),
-            None => Err(Failure::Lost(Lost::Connection("the tail ended early".into()))),
+            Some(_) => Err(Failure::Lost(Lost::Protocol(
+                "a tail that does not start".into(),
+            ))),
+            None => Err(Failure::Lost(Lost::Connection(
+                "the tail ended early".into(),
+            ))),
         }
     }
 
@@ -265,12 +326,19 @@ impl Tail {
 
     /// Decodes whole batches, checks them against their producer's checksum, and keeps what is wanted of them.
     fn take_in(&mut self, mut body: Bytes) -> Result<Vec<TailRecord>, ClientError> {
-        let place = self.place.as_mut().ok_or_else(|| ClientError::protocol("records before the start"))?;
-        let damaged = |error| ClientError::Failed(format!("{}: a batch arrived damaged: {error}", self.topic));
+        let place = self
+            .place
+            .as_mut()
+            .ok_or_else(|| ClientError::protocol("records before the start"))?;
+        let damaged = |error| {
+            ClientError::Failed(format!("{}: a batch arrived damaged: {error}", self.topic))
+        };
         let mut wanted = Vec::new();
         // A frame goes on behind `until` where its batches are small.
         while body.has_remaining() && place.until.is_none_or(|until| place.next < until) {
-            let length = BatchHeader::decode_prefix(&body).map_err(damaged)?.batch_bytes();
+            let length = BatchHeader::decode_prefix(&body)
+                .map_err(damaged)?
+                .batch_bytes();
             if length > body.len() {
                 return Err(ClientError::protocol("a batch cut short"));
             }
@@ -284,7 +352,11 @@ impl Tail {
                 let (offset, record) = item.map_err(damaged)?;
                 if offset == place.next && place.until.is_none_or(|until| offset < until) {
                     place.next = offset + 1;
-                    wanted.push(TailRecord { offset, append_time_ms: header.leader.append_time_ms, record });
+                    wanted.push(TailRecord {
+                        offset,
+                        append_time_ms: header.leader.append_time_ms,
+                        record,
+                    });
                 }
             }
         }

@@ -8,10 +8,13 @@ use super::{
     error::{ClientError, Lost},
     link::{BackOff, Link},
 };
-use crate::{quic::STREAM_GIVEN_UP, wire::{
-    frame::{FrameReader, FrameWriter},
-    proto::{self, ErrorCode, Reply, Request, reply, request},
-}};
+use crate::{
+    quic::STREAM_GIVEN_UP,
+    wire::{
+        frame::{FrameReader, FrameWriter},
+        proto::{self, ErrorCode, Reply, Request, reply, request},
+    },
+};
 
 /// Whether a request whose answer was lost may be sent again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -45,14 +48,23 @@ impl Link {
         loop {
             let connection = self.connection(deadline).await?;
             let late = || {
-                let known = if repeat == Repeat::Safe { "" } else { "; it may have been done" };
+                let known = if repeat == Repeat::Safe {
+                    ""
+                } else {
+                    "; it may have been done"
+                };
                 ClientError::Unavailable(format!("{doing}: no answer within the timeout{known}"))
             };
-            match timeout_at(deadline, attempt(&connection, &request, body.clone())).await.map_err(|_| late())? {
+            match timeout_at(deadline, attempt(&connection, &request, body.clone()))
+                .await
+                .map_err(|_| late())?
+            {
                 Attempt::Done(answer) => return answer,
                 Attempt::Stopping(error) if Instant::now() >= deadline => return Err(error),
                 Attempt::Lost(Lost::Connection(cause)) if repeat == Repeat::Unsafe => {
-                    return Err(ClientError::Unavailable(format!("{doing}: {cause}; it may have been done")));
+                    return Err(ClientError::Unavailable(format!(
+                        "{doing}: {cause}; it may have been done"
+                    )));
                 }
                 Attempt::Lost(lost @ Lost::Connection(_)) if Instant::now() >= deadline => {
                     return Err(lost.into_error(doing));
@@ -76,17 +88,27 @@ pub(super) struct Answer {
 impl Answer {
     /// The only reply, where one frame is all there is.
     pub(super) fn one(self) -> Result<(reply::Kind, Bytes), ClientError> {
-        self.replies.into_iter().next().ok_or_else(|| ClientError::protocol("nothing"))
+        self.replies
+            .into_iter()
+            .next()
+            .ok_or_else(|| ClientError::protocol("nothing"))
     }
 }
 
-async fn attempt(connection: &Connection, request: &Request, body: Bytes) -> Attempt<Result<Answer, ClientError>> {
+async fn attempt(
+    connection: &Connection,
+    request: &Request,
+    body: Bytes,
+) -> Attempt<Result<Answer, ClientError>> {
     let (send, receive) = match connection.open_bi().await {
         Ok(streams) => streams,
         Err(error) => return Attempt::Lost(Lost::of_connection(&error)),
     };
     let mut writer = FrameWriter::new(send);
-    let mut guard = Asking { reader: FrameReader::new(receive), finished: false };
+    let mut guard = Asking {
+        reader: FrameReader::new(receive),
+        finished: false,
+    };
     // The node may answer, and refuse the rest, before it has taken all of the body: its answer tells more.
     let sent = writer.frame(request, [body]).await;
     writer.finish();
@@ -94,7 +116,9 @@ async fn attempt(connection: &Connection, request: &Request, body: Bytes) -> Att
     loop {
         let (kind, body) = match guard.reader.frame::<Reply>().await {
             Ok(Some((Reply { kind: Some(kind) }, body))) => (kind, body),
-            Ok(Some(_)) => return Attempt::Lost(Lost::Protocol("an answer of no known kind".into())),
+            Ok(Some(_)) => {
+                return Attempt::Lost(Lost::Protocol("an answer of no known kind".into()));
+            }
             Ok(None) => return Attempt::Lost(Lost::Connection("the answer ended early".into())),
             Err(error) => {
                 let error = sent.err().unwrap_or(error);
@@ -106,7 +130,11 @@ async fn attempt(connection: &Connection, request: &Request, body: Bytes) -> Att
                 guard.finished = true;
                 let stopping = error.code() == ErrorCode::Stopping;
                 let error = ClientError::from(error);
-                return if stopping { Attempt::Stopping(error) } else { Attempt::Done(Err(error)) };
+                return if stopping {
+                    Attempt::Stopping(error)
+                } else {
+                    Attempt::Done(Err(error))
+                };
             }
             kind => {
                 let more = matches!(&kind, reply::Kind::Values(proto::Values { more: true, .. }));
@@ -135,7 +163,10 @@ impl Drop for Asking {
 }
 
 /// Cuts a body into the pieces of the given lengths.
-pub(super) fn pieces(mut body: Bytes, lengths: impl Iterator<Item = u32>) -> Result<Vec<Bytes>, ClientError> {
+pub(super) fn pieces(
+    mut body: Bytes,
+    lengths: impl Iterator<Item = u32>,
+) -> Result<Vec<Bytes>, ClientError> {
     let mut pieces = Vec::new();
     for length in lengths {
         if body.remaining() < length as usize {

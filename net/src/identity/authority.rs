@@ -6,8 +6,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, string::Ia5String,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, string::Ia5String,
 };
 
 use super::{
@@ -40,8 +40,16 @@ impl Authority {
         let params = authority_params(&key);
         let trusted = params.self_signed(&key)?.pem();
         files::create_dir(dir)?;
-        files::write_new(&dir.join(AUTHORITY_KEY_FILE), &key.serialize_pem(), Secrecy::OwnerOnly)?;
-        files::write_new(&dir.join(AUTHORITY_CERTIFICATE_FILE), &trusted, Secrecy::Public)?;
+        files::write_new(
+            &dir.join(AUTHORITY_KEY_FILE),
+            &key.serialize_pem(),
+            Secrecy::OwnerOnly,
+        )?;
+        files::write_new(
+            &dir.join(AUTHORITY_CERTIFICATE_FILE),
+            &trusted,
+            Secrecy::Public,
+        )?;
         Ok(Self {
             issuer: Issuer::new(params, key),
             trusted,
@@ -53,7 +61,10 @@ impl Authority {
     /// # Errors
     /// [`IdentityError::File`] or [`IdentityError::Contents`], naming the file.
     pub fn load(dir: &Path) -> Result<Self, IdentityError> {
-        let (certificate_path, key_path) = (dir.join(AUTHORITY_CERTIFICATE_FILE), dir.join(AUTHORITY_KEY_FILE));
+        let (certificate_path, key_path) = (
+            dir.join(AUTHORITY_CERTIFICATE_FILE),
+            dir.join(AUTHORITY_KEY_FILE),
+        );
         let contents = |path: &PathBuf, expected, cause: String| IdentityError::Contents {
             path: path.clone(),
             expected,
@@ -81,8 +92,12 @@ impl Authority {
         validity: Validity,
     ) -> Result<(), IdentityError> {
         let mut params = params(name, validity)?;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.subject_alt_names = vec![uri(format!("mesh://node/{name}"))?, dns(NODE_SERVER_NAME)?];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        params.subject_alt_names =
+            vec![uri(format!("mesh://node/{name}"))?, dns(NODE_SERVER_NAME)?];
         for host in hosts {
             params.subject_alt_names.push(match host.parse::<IpAddr>() {
                 Ok(ip) => SanType::IpAddress(ip),
@@ -106,7 +121,9 @@ impl Authority {
         validity: Validity,
     ) -> Result<(), IdentityError> {
         if grants.len() > GRANTS_MAX {
-            return Err(IdentityError::TooManyGrants { count: grants.len() });
+            return Err(IdentityError::TooManyGrants {
+                count: grants.len(),
+            });
         }
         let mut params = params(name, validity)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -121,16 +138,33 @@ impl Authority {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         files::create_dir(dir)?;
-        files::write_new(&dir.join(KEY_FILE), &key.serialize_pem(), Secrecy::OwnerOnly)?;
-        files::write_new(&dir.join(CERTIFICATE_FILE), &certificate.pem(), Secrecy::Public)?;
-        files::write_new(&dir.join(AUTHORITY_CERTIFICATE_FILE), &self.trusted, Secrecy::Public)
+        files::write_new(
+            &dir.join(KEY_FILE),
+            &key.serialize_pem(),
+            Secrecy::OwnerOnly,
+        )?;
+        files::write_new(
+            &dir.join(CERTIFICATE_FILE),
+            &certificate.pem(),
+            Secrecy::Public,
+        )?;
+        files::write_new(
+            &dir.join(AUTHORITY_CERTIFICATE_FILE),
+            &self.trusted,
+            Secrecy::Public,
+        )
     }
 }
 
 fn authority_params(key: &KeyPair) -> CertificateParams {
     let mut params = CertificateParams::default();
     // The name tells one authority from another while two overlap.
-    let tag: String = params.key_identifier(key).iter().take(4).map(|b| format!("{b:02x}")).collect();
+    let tag: String = params
+        .key_identifier(key)
+        .iter()
+        .take(4)
+        .map(|b| format!("{b:02x}"))
+        .collect();
     params.distinguished_name = common_name(&format!("Meshlog authority {tag}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -169,5 +203,7 @@ fn uri(text: String) -> Result<SanType, IdentityError> {
 fn dns(host: &str) -> Result<SanType, IdentityError> {
     let refused = || IdentityError::Host { host: host.into() };
     rustls::pki_types::DnsName::try_from(host).map_err(|_| refused())?;
-    Ok(SanType::DnsName(Ia5String::try_from(host).map_err(|_| refused())?))
+    Ok(SanType::DnsName(
+        Ia5String::try_from(host).map_err(|_| refused())?,
+    ))
 }

@@ -87,7 +87,11 @@ pub(super) enum Secrecy {
 }
 
 /// Writes a new file durably. A file that is there already is an error.
-pub(super) fn write_new(path: &Path, contents: &str, secrecy: Secrecy) -> Result<(), IdentityError> {
+pub(super) fn write_new(
+    path: &Path,
+    contents: &str,
+    secrecy: Secrecy,
+) -> Result<(), IdentityError> {
     let mode = match secrecy {
         Secrecy::Public => 0o644,
         Secrecy::OwnerOnly => 0o600,

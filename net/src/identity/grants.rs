@@ -41,7 +41,9 @@ pub struct Grant {
 
 /// A text is no grant.
 #[derive(Clone, Debug, Eq, PartialEq, Error)]
-#[error("{text:?} is no grant: write read/topic/PREFIX, write/topic/PREFIX, read/key/PREFIX or write/key/PREFIX")]
+#[error(
+    "{text:?} is no grant: write read/topic/PREFIX, write/topic/PREFIX, read/key/PREFIX or write/key/PREFIX"
+)]
 pub struct GrantError {
     text: String,
 }
@@ -49,7 +51,12 @@ pub struct GrantError {
 impl Grant {
     /// The URI that a certificate carries.
     pub(super) fn uri(&self) -> String {
-        format!("mesh://grant/{}/{}/{}", self.access, self.scope, percent_encode(&self.prefix))
+        format!(
+            "mesh://grant/{}/{}/{}",
+            self.access,
+            self.scope,
+            percent_encode(&self.prefix)
+        )
     }
 
     /// The grant that the rest of a certificate's URI, after `mesh://grant/`, stands for.
@@ -67,7 +74,8 @@ impl FromStr for Grant {
     type Err = GrantError;
 
     fn from_str(text: &str) -> Result<Self, GrantError> {
-        let (access, scope, prefix) = split(text).ok_or_else(|| GrantError { text: text.into() })?;
+        let (access, scope, prefix) =
+            split(text).ok_or_else(|| GrantError { text: text.into() })?;
         Ok(Self {
             access,
             scope,
@@ -111,7 +119,13 @@ impl fmt::Display for Scope {
 
 impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.access, self.scope, String::from_utf8_lossy(&self.prefix))
+        write!(
+            f,
+            "{}/{}/{}",
+            self.access,
+            self.scope,
+            String::from_utf8_lossy(&self.prefix)
+        )
     }
 }
 
@@ -142,7 +156,8 @@ impl Grants {
 
     /// Whether something may be done with the topic or key `name`, or with all that begin with it.
     pub fn allows(&self, access: Access, scope: Scope, name: &[u8]) -> bool {
-        let covers = |g: &Grant| g.access == access && g.scope == scope && name.starts_with(&g.prefix);
+        let covers =
+            |g: &Grant| g.access == access && g.scope == scope && name.starts_with(&g.prefix);
         self.0.iter().any(covers)
     }
 
@@ -209,7 +224,10 @@ mod tests {
 
     #[test]
     fn a_prefix_covers_only_what_begins_with_it() {
-        let grants: Grants = ["read/topic/orders-", "write/key/"].iter().map(|g| g.parse().unwrap()).collect();
+        let grants: Grants = ["read/topic/orders-", "write/key/"]
+            .iter()
+            .map(|g| g.parse().unwrap())
+            .collect();
         assert!(grants.allows(Access::Read, Scope::Topic, b"orders-eu"));
         assert!(grants.allows(Access::Write, Scope::Key, b"anything"));
         assert!(!grants.allows(Access::Read, Scope::Topic, b"orders"));
@@ -221,7 +239,14 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["", "read", "read/topic", "Read/topic/", "own/key/a", "read/node/"] {
+        for text in [
+            "",
+            "read",
+            "read/topic",
+            "Read/topic/",
+            "own/key/a",
+            "read/node/",
+        ] {
             assert!(text.parse::<Grant>().is_err(), "{text}");
         }
         for rest in ["read/topic/%", "read/topic/%4", "read/topic/%zz"] {

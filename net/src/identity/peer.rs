@@ -36,7 +36,9 @@ pub enum PeerError {
     #[error("the certificate is malformed")]
     Malformed,
     /// It names no holder, or more than one.
-    #[error("the certificate names no holder, or more than one: it needs one mesh://node/NAME or mesh://client/NAME")]
+    #[error(
+        "the certificate names no holder, or more than one: it needs one mesh://node/NAME or mesh://client/NAME"
+    )]
     Holder,
     /// It carries a mesh:// name that this build does not understand.
     #[error("the certificate says {uri:?}, which is not understood")]
@@ -53,8 +55,12 @@ impl Peer {
     /// [`PeerError`]: the connection is to be refused.
     pub fn from_certificate(certificate: &CertificateDer<'_>) -> Result<Self, PeerError> {
         let (_, parsed) = parse_x509_certificate(certificate).map_err(|_| PeerError::Malformed)?;
-        let names = parsed.subject_alternative_name().map_err(|_| PeerError::Malformed)?;
-        let names = names.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+        let names = parsed
+            .subject_alternative_name()
+            .map_err(|_| PeerError::Malformed)?;
+        let names = names
+            .map(|extension| extension.value.general_names.as_slice())
+            .unwrap_or_default();
         Self::from_uris(names.iter().filter_map(|name| match name {
             GeneralName::URI(uri) => Some(*uri),
             _ => None,
@@ -66,7 +72,9 @@ impl Peer {
         let mut grants = Vec::new();
         for uri in uris {
             // Names of other schemes are for other software.
-            let Some(rest) = uri.strip_prefix("mesh://") else { continue };
+            let Some(rest) = uri.strip_prefix("mesh://") else {
+                continue;
+            };
             let unknown = || PeerError::Unknown { uri: uri.into() };
             let (kind, rest) = rest.split_once('/').ok_or_else(unknown)?;
             let role = match kind {
@@ -99,7 +107,9 @@ impl Peer {
     /// [`PeerError`]: the connection is to be closed.
     pub fn of_connection(connection: &quinn::Connection) -> Result<Self, PeerError> {
         let identity = connection.peer_identity().ok_or(PeerError::Missing)?;
-        let chain = identity.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| PeerError::Missing)?;
+        let chain = identity
+            .downcast::<Vec<CertificateDer<'static>>>()
+            .map_err(|_| PeerError::Missing)?;
         Self::from_certificate(chain.first().ok_or(PeerError::Missing)?)
     }
 
@@ -122,18 +132,35 @@ mod tests {
     #[test]
     fn one_holder_is_named() {
         assert_eq!(from(&["mesh://node/n1"]).unwrap().role, Role::Node);
-        let client = from(&["https://other/", "mesh://grant/read/topic/a%2Fb", "mesh://client/c"]).unwrap();
+        let client = from(&[
+            "https://other/",
+            "mesh://grant/read/topic/a%2Fb",
+            "mesh://client/c",
+        ])
+        .unwrap();
         assert_eq!((client.role, client.name.as_str()), (Role::Client, "c"));
         assert!(client.allows(Access::Read, Scope::Topic, b"a/b/c"));
         assert!(!client.allows(Access::Read, Scope::Topic, b"a"));
-        assert_eq!(from(&["mesh://node/n1", "mesh://client/n1"]), Err(PeerError::Holder));
+        assert_eq!(
+            from(&["mesh://node/n1", "mesh://client/n1"]),
+            Err(PeerError::Holder)
+        );
         assert_eq!(from(&["mesh://grant/read/topic/"]), Err(PeerError::Holder));
     }
 
     #[test]
     fn what_is_not_understood_is_refused() {
-        for uri in ["mesh://node/", "mesh://node/a/b", "mesh://node", "mesh://root/a", "mesh://grant/own/topic/"] {
-            assert_eq!(from(&["mesh://client/c", uri]), Err(PeerError::Unknown { uri: uri.into() }));
+        for uri in [
+            "mesh://node/",
+            "mesh://node/a/b",
+            "mesh://node",
+            "mesh://root/a",
+            "mesh://grant/own/topic/",
+        ] {
+            assert_eq!(
+                from(&["mesh://client/c", uri]),
+                Err(PeerError::Unknown { uri: uri.into() })
+            );
         }
     }
 

@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mesh_engine::{Append, AppendError, Appended, TopicConfig, TopicError};
 use bytes::Bytes;
+use mesh_engine::{Append, AppendError, Appended, TopicConfig, TopicError};
 use mesh_ring::ids::TopicKey;
 use quinn::RecvStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::connection::Stream;
-use crate::tasks::blocking;
 use super::{Shared, reply, unary};
 use crate::identity::{Access, Peer};
+use crate::tasks::blocking;
 use crate::wire::frame::{FrameReader, FrameWriter};
 use crate::wire::proto::{self, AppendOpen, Appends, Error, ErrorCode};
 
@@ -59,7 +59,11 @@ impl Claim {
         current.opened += 1;
         let stream = current.opened;
         current.streams.insert(writer.clone(), stream);
-        Claim { shared: Arc::clone(shared), writer, stream }
+        Claim {
+            shared: Arc::clone(shared),
+            writer,
+            stream,
+        }
     }
 
     /// Does `work` unless a newer stream has taken over, which cannot happen meanwhile.
@@ -139,12 +143,25 @@ impl Outbox {
 /// Serves an append stream until the client ends it or the node stops; what was accepted is answered either way.
 pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, open: &AppendOpen) {
     if open.writer.len() > WRITER_BYTES_MAX {
-        return stream.refuse(reply::malformed(format!("a writer's name of over {WRITER_BYTES_MAX} bytes"))).await;
+        return stream
+            .refuse(reply::malformed(format!(
+                "a writer's name of over {WRITER_BYTES_MAX} bytes"
+            )))
+            .await;
     }
-    let Stream { peer, reader, writer } = stream;
+    let Stream {
+        peer,
+        reader,
+        writer,
+    } = stream;
     let outbox = Arc::new(Outbox::default());
     let claim = Claim::new(&shared, open.writer.clone());
-    let intake = Intake { shared: &shared, peer: &peer, claim, outbox: &outbox };
+    let intake = Intake {
+        shared: &shared,
+        peer: &peer,
+        claim,
+        outbox: &outbox,
+    };
     tokio::join!(intake.run(reader), write_answers(&outbox, writer));
 }
 
@@ -154,14 +171,24 @@ async fn write_answers(outbox: &Outbox, mut writer: FrameWriter) {
             Ok(ready) => {
                 let (appended, places): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
                 // Where the stream is lost, the answers are too; what was accepted is still written and counted.
-                let _ = writer.header(&Appends { appended, fatal: None }).await;
+                let _ = writer
+                    .header(&Appends {
+                        appended,
+                        fatal: None,
+                    })
+                    .await;
                 drop(places);
             }
             Err(ended) => break ended,
         }
     };
     if let Some(error) = ended {
-        let _ = writer.header(&Appends { appended: Vec::new(), fatal: Some(error) }).await;
+        let _ = writer
+            .header(&Appends {
+                appended: Vec::new(),
+                fatal: Some(error),
+            })
+            .await;
     }
     writer.finish();
     writer.delivered().await;
@@ -193,7 +220,9 @@ impl Intake<'_> {
                 Err(error) if error.is_malformed() => break Some(reply::malformed(error)),
                 Err(_) => break None,
             };
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { break None };
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                break None;
+            };
             if !self.take(append, batch, place).await {
                 break Some(superseded());
             }
@@ -204,10 +233,21 @@ impl Intake<'_> {
     }
 
     /// Hands one batch to the engine. `false`: the producer has a newer stream.
-    async fn take(&self, append: proto::Append, batch: Vec<u8>, place: OwnedSemaphorePermit) -> bool {
+    async fn take(
+        &self,
+        append: proto::Append,
+        batch: Vec<u8>,
+        place: OwnedSemaphorePermit,
+    ) -> bool {
         self.outbox.begin();
         let topic = match self.topic(&append).await {
-            Ok(topic) if append.incarnation.is_none_or(|wanted| wanted == topic.into()) => topic,
+            Ok(topic)
+                if append
+                    .incarnation
+                    .is_none_or(|wanted| wanted == topic.into()) =>
+            {
+                topic
+            }
             Ok(_) => {
                 let deleted = reply::of_append(&AppendError::TopicDeleted);
                 self.outbox.answer(refused(append.request, deleted), place);
@@ -219,7 +259,8 @@ impl Intake<'_> {
             }
         };
         let Some(room) = self.shared.room(batch.len() + BATCH_OVERHEAD_BYTES).await else {
-            self.outbox.answer(refused(append.request, reply::stopping()), place);
+            self.outbox
+                .answer(refused(append.request, reply::stopping()), place);
             return true;
         };
         let (request, expected) = (append.request, append.expected_offset);
@@ -231,7 +272,14 @@ impl Intake<'_> {
             }
             outbox.answer(answer(&shared, request, topic, result), place);
         };
-        let mut submit = Some((Append { topic, batch, expected }, done));
+        let mut submit = Some((
+            Append {
+                topic,
+                batch,
+                expected,
+            },
+            done,
+        ));
         let is_current = self.claim.while_current(|| {
             if let Some((append, done)) = submit.take() {
                 self.shared.engine.submit_append(append, done);
@@ -252,7 +300,9 @@ impl Intake<'_> {
         let found = blocking(move || {
             let found = unary::lookup(&shared, &name);
             let missing = matches!(&found, Err(error) if error.code() == ErrorCode::TopicNotFound);
-            let topic = match (missing && create).then(|| shared.engine.create_topic(&name, TopicConfig::default())) {
+            let topic = match (missing && create)
+                .then(|| shared.engine.create_topic(&name, TopicConfig::default()))
+            {
                 None => found?,
                 Some(Ok(created)) => created,
                 // Another client was faster.
@@ -266,7 +316,12 @@ impl Intake<'_> {
     }
 }
 
-fn answer(shared: &Shared, request: u64, topic: TopicKey, result: Result<Appended, AppendError>) -> proto::Appended {
+fn answer(
+    shared: &Shared,
+    request: u64,
+    topic: TopicKey,
+    result: Result<Appended, AppendError>,
+) -> proto::Appended {
     match result {
         Ok(appended) => proto::Appended {
             request,
@@ -274,7 +329,7 @@ fn answer(shared: &Shared, request: u64, topic: TopicKey, result: Result<Appende
             first: appended.first,
             last: appended.last,
             epoch: appended.epoch.0,
-            synced: shared.replicas(),
+            synced: shared.replicas(topic.partition),
             duplicate: appended.duplicate,
             topic: Some(topic.into()),
         },
@@ -283,7 +338,11 @@ fn answer(shared: &Shared, request: u64, topic: TopicKey, result: Result<Appende
 }
 
 fn refused(request: u64, error: Error) -> proto::Appended {
-    proto::Appended { request, error: Some(error), ..proto::Appended::default() }
+    proto::Appended {
+        request,
+        error: Some(error),
+        ..proto::Appended::default()
+    }
 }
 
 fn superseded() -> Error {

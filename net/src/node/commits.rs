@@ -40,8 +40,16 @@ impl Commits {
 
     /// Begins to wait for `topic`.
     pub(super) fn watch(self: &Arc<Self>, topic: TopicKey) -> Watch {
-        let changes = self.lock().entry(topic).or_insert_with(|| watch::channel(0).0).subscribe();
-        Watch { commits: Arc::clone(self), topic, changes }
+        let changes = self
+            .lock()
+            .entry(topic)
+            .or_insert_with(|| watch::channel(0).0)
+            .subscribe();
+        Watch {
+            commits: Arc::clone(self),
+            topic,
+            changes,
+        }
     }
 }
 
@@ -57,7 +65,10 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let mut watched = self.commits.lock();
         // This receiver is still counted.
-        if watched.get(&self.topic).is_some_and(|sender| sender.receiver_count() <= 1) {
+        if watched
+            .get(&self.topic)
+            .is_some_and(|sender| sender.receiver_count() <= 1)
+        {
             watched.remove(&self.topic);
         }
     }
@@ -68,7 +79,10 @@ mod tests {
     use super::*;
     use mesh_ring::ids::{PartitionId, TopicId};
 
-    const TOPIC: TopicKey = TopicKey { partition: PartitionId(1), id: TopicId(2) };
+    const TOPIC: TopicKey = TopicKey {
+        partition: PartitionId(1),
+        id: TopicId(2),
+    };
 
     #[tokio::test]
     async fn a_commit_between_the_watch_and_the_wait_is_not_missed() {

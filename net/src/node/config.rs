@@ -78,26 +78,41 @@ impl NodeConfig {
     /// [`NodeConfigError`], with the file's name.
     pub fn load(folder: &Path) -> Result<Self, NodeConfigError> {
         let path = folder.join(NODE_FILE);
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| NodeConfigError::Read { file: path.clone(), source })?;
-        let invalid = |detail: String| NodeConfigError::Invalid { file: path.clone(), detail };
+        let text = std::fs::read_to_string(&path).map_err(|source| NodeConfigError::Read {
+            file: path.clone(),
+            source,
+        })?;
+        let invalid = |detail: String| NodeConfigError::Invalid {
+            file: path.clone(),
+            detail,
+        };
         let file: File = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
         let reserve_bytes = file.reserve_bytes.unwrap_or(RESERVE_BYTES_DEFAULT);
         if reserve_bytes < RESERVE_BYTES_MIN {
-            return Err(invalid(format!("reserve_bytes is {reserve_bytes}, the least is {RESERVE_BYTES_MIN}")));
+            return Err(invalid(format!(
+                "reserve_bytes is {reserve_bytes}, the least is {RESERVE_BYTES_MIN}"
+            )));
         }
         let write_buffer_bytes = file.write_buffer_bytes.unwrap_or(64 << 20);
         if write_buffer_bytes < 1 << 20 {
-            return Err(invalid(format!("write_buffer_bytes is {write_buffer_bytes}, the least is {}", 1 << 20)));
+            return Err(invalid(format!(
+                "write_buffer_bytes is {write_buffer_bytes}, the least is {}",
+                1 << 20
+            )));
         }
         let cluster = match file.cluster {
             None => None,
-            Some(text) => Some(text.parse().map_err(|error| invalid(format!("cluster: {error}")))?),
+            Some(text) => Some(
+                text.parse()
+                    .map_err(|error| invalid(format!("cluster: {error}")))?,
+            ),
         };
         Ok(NodeConfig {
             listen: file.listen,
             data: folder.join(file.data.unwrap_or_else(|| "data".into())),
-            identity: CredentialFiles::in_dir(&folder.join(file.identity.unwrap_or_else(|| "identity".into()))),
+            identity: CredentialFiles::in_dir(
+                &folder.join(file.identity.unwrap_or_else(|| "identity".into())),
+            ),
             cluster,
             reserve_bytes,
             cache_bytes: file.cache_bytes.unwrap_or(64 << 20),

@@ -10,7 +10,9 @@ use super::{Shared, append, close, reply, tail, unary};
 use crate::identity::Peer;
 use crate::wire::PROTOCOL_VERSION;
 use crate::wire::frame::{FrameError, FrameReader, FrameWriter};
-use crate::wire::proto::{Error, ErrorCode, Reply, Request, reply::Kind as ReplyKind, request::Kind};
+use crate::wire::proto::{
+    Error, ErrorCode, Reply, Request, reply::Kind as ReplyKind, request::Kind,
+};
 
 /// How long a stream may take to say what it wants, and a handshake to end.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,7 +71,9 @@ async fn serve(shared: &Arc<Shared>, connection: &Connection, peer: &Arc<Peer>) 
             writer: FrameWriter::new(send),
         };
         let shared_too = Arc::clone(shared);
-        shared.tasks.spawn("stream", serve_stream(shared_too, stream));
+        shared
+            .tasks
+            .spawn("stream", serve_stream(shared_too, stream));
     }
 }
 
@@ -82,15 +86,25 @@ async fn serve_stream(shared: Arc<Shared>, mut stream: Stream) {
     let (request, body) = match opening {
         Ok(Ok(Some(frame))) => frame,
         Ok(Ok(None)) => return,
-        Ok(Err(error)) if error.is_malformed() => return stream.refuse(reply::malformed(error)).await,
+        Ok(Err(error)) if error.is_malformed() => {
+            return stream.refuse(reply::malformed(error)).await;
+        }
         Ok(Err(_)) => return,
-        Err(_) => return stream.refuse(reply::malformed("no request came in time")).await,
+        Err(_) => {
+            return stream
+                .refuse(reply::malformed("no request came in time"))
+                .await;
+        }
     };
     if request.version != PROTOCOL_VERSION {
         return stream.refuse(unsupported(request.version)).await;
     }
     match request.kind {
-        None => stream.refuse(reply::malformed(FrameError::UnknownKind)).await,
+        None => {
+            stream
+                .refuse(reply::malformed(FrameError::UnknownKind))
+                .await
+        }
         Some(Kind::Append(open)) => append::serve(shared, stream, &open).await,
         Some(Kind::Tail(open)) => tail::serve(shared, stream, open).await,
         Some(kind) => unary::serve(&shared, stream, kind, body).await,
@@ -100,14 +114,18 @@ async fn serve_stream(shared: Arc<Shared>, mut stream: Stream) {
 fn unsupported(version: u32) -> Error {
     reply::error(
         ErrorCode::UnsupportedVersion,
-        format!("protocol version {version} is not spoken here, {PROTOCOL_VERSION} is: update the older side"),
+        format!(
+            "protocol version {version} is not spoken here, {PROTOCOL_VERSION} is: update the older side"
+        ),
     )
 }
 
 impl Stream {
     /// Answers with an error and ends the stream.
     pub(super) async fn refuse(mut self, error: Error) {
-        let reply = Reply { kind: Some(ReplyKind::Error(error)) };
+        let reply = Reply {
+            kind: Some(ReplyKind::Error(error)),
+        };
         if self.writer.header(&reply).await.is_ok() {
             self.writer.finish();
         }

@@ -24,6 +24,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use mesh_engine::{Engine, OpenError, Options, QUEUE_BYTES_MAX, Stopped};
+use mesh_ring::ids::PartitionId;
+use mesh_ring::map::{ClusterMap, PartitionCountError};
 use quinn::{Endpoint, VarInt};
 use tokio::sync::{Semaphore, watch};
 
@@ -80,6 +82,9 @@ pub enum StartError {
     /// Its store does not open.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The store's identity fits no cluster map.
+    #[error(transparent)]
+    Map(#[from] PartitionCountError),
     /// The runtime is going down.
     #[error("the process is ending")]
     Interrupted,
@@ -97,6 +102,8 @@ pub struct Node {
 /// What every task of the node works with.
 pub(crate) struct Shared {
     engine: Arc<Engine>,
+    /// Who holds and leads each partition: this node, all of them.
+    map: ClusterMap,
     commits: Arc<Commits>,
     names: TopicNames,
     producers: Producers,
@@ -110,7 +117,9 @@ pub(crate) struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("addr", &self.addr).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("addr", &self.addr)
+            .finish_non_exhaustive()
     }
 }
 
@@ -127,15 +136,29 @@ impl Node {
         let endpoint = server_endpoint(listen, &credentials, &config.tuning)?;
         let addr = endpoint
             .local_addr()
-            .map_err(|source| EndpointError::Listen { addr: listen, source })?;
+            .map_err(|source| EndpointError::Listen {
+                addr: listen,
+                source,
+            })?;
 
         let commits = Arc::new(Commits::default());
         let (report, stopped) = watch::channel(None);
         let options = engine_options(&config, Arc::clone(&commits), report);
         let data = config.data.clone();
-        let engine = blocking(move || Engine::open(data, options)).await.ok_or(StartError::Interrupted)??;
+        let engine = blocking(move || Engine::open(data, options))
+            .await
+            .ok_or(StartError::Interrupted)??;
+        let identity = engine.identity();
+        let map = ClusterMap::single(
+            identity.cluster,
+            identity.node,
+            &identity.name,
+            identity.partitions,
+            engine.epoch(),
+        )?;
         let shared = Arc::new(Shared {
             engine: Arc::new(engine),
+            map,
             commits,
             names: TopicNames::default(),
             producers: Producers::default(),
@@ -148,7 +171,12 @@ impl Node {
         upkeep::start(&shared, config.scrub_bytes_per_second);
         let accepting = connection::accept(Arc::clone(&shared), endpoint.clone());
         shared.tasks.spawn("accept", accepting);
-        Ok(Node { shared, endpoint, addr, stopped })
+        Ok(Node {
+            shared,
+            endpoint,
+            addr,
+            stopped,
+        })
     }
 
     /// Where it serves.
@@ -164,7 +192,11 @@ impl Node {
     /// Resolves, with the reason, when the store has stopped for good; the process should end then.
     pub async fn stopped(&self) -> Stopped {
         let mut stopped = self.stopped.clone();
-        match stopped.wait_for(Option::is_some).await.map(|cause| cause.clone()) {
+        match stopped
+            .wait_for(Option::is_some)
+            .await
+            .map(|cause| cause.clone())
+        {
             Ok(Some(cause)) => Stopped { cause },
             // The engine was closed in an orderly way, which is no reason to end.
             _ => std::future::pending().await,
@@ -177,16 +209,22 @@ impl Node {
     /// The store had stopped, or could not be closed. What was acknowledged is safe all the same.
     pub async fn shutdown(self) -> Result<(), Stopped> {
         self.shared.tasks.stop();
-        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.shared.tasks.ended()).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.shared.tasks.ended())
+            .await
+            .is_err()
+        {
             tracing::warn!(tasks = ?self.shared.tasks.abort(), "some requests did not finish in time");
         }
-        self.endpoint.close(close::STOPPING, b"the node is stopping");
+        self.endpoint
+            .close(close::STOPPING, b"the node is stopping");
         // Peers that have gone already need no goodbye.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
         let engine = Arc::clone(&self.shared.engine);
-        blocking(move || engine.close())
-            .await
-            .unwrap_or_else(|| Err(Stopped { cause: "the process is ending".into() }))
+        blocking(move || engine.close()).await.unwrap_or_else(|| {
+            Err(Stopped {
+                cause: "the process is ending".into(),
+            })
+        })
     }
 }
 
@@ -198,9 +236,23 @@ impl Drop for Node {
 }
 
 impl Shared {
-    /// The names of the replicas that have what this node has made durable: a cluster of one.
-    fn replicas(&self) -> Vec<String> {
-        vec![self.engine.identity().name.clone()]
+    /// The names of the replicas of `partition`, in preference order.
+    fn replicas(&self, partition: PartitionId) -> Vec<String> {
+        let replicas = self
+            .map
+            .assignment(partition)
+            .map_or(&[][..], |assignment| &assignment.replicas);
+        replicas
+            .iter()
+            .filter_map(|id| self.map.node(*id))
+            .map(|node| node.name.clone())
+            .collect()
+    }
+
+    /// The name of the node that orders `partition`.
+    fn leader(&self, partition: PartitionId) -> Option<&str> {
+        let leader = self.map.assignment(partition)?.leader;
+        Some(&self.map.node(leader)?.name)
     }
 
     fn connection_count(&self) -> u32 {
@@ -210,11 +262,18 @@ impl Shared {
     /// Waits until the engine's queue has room for `bytes`.
     async fn room(&self, bytes: usize) -> Option<tokio::sync::OwnedSemaphorePermit> {
         let bytes = u32::try_from(bytes.min(QUEUE_BYTES_MAX)).unwrap_or(u32::MAX);
-        Arc::clone(&self.queue_bytes).acquire_many_owned(bytes).await.ok()
+        Arc::clone(&self.queue_bytes)
+            .acquire_many_owned(bytes)
+            .await
+            .ok()
     }
 }
 
-fn engine_options(config: &NodeConfig, commits: Arc<Commits>, report: watch::Sender<Option<String>>) -> Options {
+fn engine_options(
+    config: &NodeConfig,
+    commits: Arc<Commits>,
+    report: watch::Sender<Option<String>>,
+) -> Options {
     Options {
         expect_cluster: config.cluster,
         reserve_bytes: config.reserve_bytes,
@@ -229,8 +288,13 @@ fn engine_options(config: &NodeConfig, commits: Arc<Commits>, report: watch::Sen
 }
 
 fn check_is_node(config: &NodeConfig, credentials: &Credentials) -> Result<(), StartError> {
-    let refuse = |detail: String| StartError::NotANode { file: config.identity.certificate.clone(), detail };
-    let certificate = credentials.certificate().ok_or_else(|| refuse(PeerError::Missing.to_string()))?;
+    let refuse = |detail: String| StartError::NotANode {
+        file: config.identity.certificate.clone(),
+        detail,
+    };
+    let certificate = credentials
+        .certificate()
+        .ok_or_else(|| refuse(PeerError::Missing.to_string()))?;
     match Peer::from_certificate(certificate) {
         Ok(peer) if peer.role == Role::Node => Ok(()),
         Ok(peer) => Err(refuse(format!("it is client {}'s", peer.name))),
@@ -239,7 +303,14 @@ fn check_is_node(config: &NodeConfig, credentials: &Credentials) -> Result<(), S
 }
 
 async fn resolve(listen: &str) -> Result<SocketAddr, StartError> {
-    let fail = |detail: String| StartError::Resolve { listen: listen.to_owned(), detail };
-    let mut addresses = tokio::net::lookup_host(listen).await.map_err(|error| fail(error.to_string()))?;
-    addresses.next().ok_or_else(|| fail("it has no address".into()))
+    let fail = |detail: String| StartError::Resolve {
+        listen: listen.to_owned(),
+        detail,
+    };
+    let mut addresses = tokio::net::lookup_host(listen)
+        .await
+        .map_err(|error| fail(error.to_string()))?;
+    addresses
+        .next()
+        .ok_or_else(|| fail("it has no address".into()))
 }

@@ -7,7 +7,11 @@ use crate::wire::proto::{Error, ErrorCode};
 
 /// An error of `code` with what a person needs to know.
 pub(super) fn error(code: ErrorCode, message: impl Into<String>) -> Error {
-    Error { code: code.into(), message: message.into(), ..Error::default() }
+    Error {
+        code: code.into(),
+        message: message.into(),
+        ..Error::default()
+    }
 }
 
 pub(super) fn invalid(reason: impl ToString) -> Error {
@@ -15,24 +19,39 @@ pub(super) fn invalid(reason: impl ToString) -> Error {
 }
 
 pub(super) fn malformed(reason: impl std::fmt::Display) -> Error {
-    error(ErrorCode::Malformed, format!("not a request of this protocol: {reason}"))
+    error(
+        ErrorCode::Malformed,
+        format!("not a request of this protocol: {reason}"),
+    )
 }
 
 pub(super) fn stopping() -> Error {
-    error(ErrorCode::Stopping, "the node is stopping: try again, here later or at another node")
+    error(
+        ErrorCode::Stopping,
+        "the node is stopping: try again, here later or at another node",
+    )
 }
 
 pub(super) fn internal() -> Error {
-    error(ErrorCode::Internal, "the node failed at this request: its log says why")
+    error(
+        ErrorCode::Internal,
+        "the node failed at this request: its log says why",
+    )
 }
 
 pub(super) fn no_such_topic(name: &str) -> Error {
-    error(ErrorCode::TopicNotFound, format!("topic {name} does not exist: create it with `meshctl topic create`"))
+    error(
+        ErrorCode::TopicNotFound,
+        format!("topic {name} does not exist: create it with `meshctl topic create`"),
+    )
 }
 
 /// More replicas were asked for than a cluster of `have` nodes has.
 pub(super) fn not_enough_replicas(need: u32, have: u32) -> Error {
-    error(ErrorCode::NotEnoughReplicas, format!("not enough replicas (need {need}, have {have})"))
+    error(
+        ErrorCode::NotEnoughReplicas,
+        format!("not enough replicas (need {need}, have {have})"),
+    )
 }
 
 pub(super) fn of_append(reason: &AppendError) -> Error {
@@ -40,15 +59,18 @@ pub(super) fn of_append(reason: &AppendError) -> Error {
     match reason {
         AppendError::Invalid(_) => error(ErrorCode::Invalid, message),
         AppendError::TopicDeleted => error(ErrorCode::TopicDeleted, message),
-        AppendError::WrongOffset { next, .. } => {
-            Error { next_offset: Some(*next), ..error(ErrorCode::OffsetMismatch, message) }
-        }
-        AppendError::Sequence(SequenceError::Gap { expected }) => {
-            Error { current: Some(*expected), ..error(ErrorCode::SequenceGap, message) }
-        }
-        AppendError::Sequence(SequenceError::Fenced { current }) => {
-            Error { current: Some(*current), ..error(ErrorCode::Fenced, message) }
-        }
+        AppendError::WrongOffset { next, .. } => Error {
+            next_offset: Some(*next),
+            ..error(ErrorCode::OffsetMismatch, message)
+        },
+        AppendError::Sequence(SequenceError::Gap { expected }) => Error {
+            current: Some(*expected),
+            ..error(ErrorCode::SequenceGap, message)
+        },
+        AppendError::Sequence(SequenceError::Fenced { current }) => Error {
+            current: Some(*current),
+            ..error(ErrorCode::Fenced, message)
+        },
         AppendError::Sequence(SequenceError::Unknown) => error(ErrorCode::UnknownProducer, message),
         AppendError::DiskFull { .. } => error(ErrorCode::NoSpace, message),
         AppendError::Read(reason) => of_read(reason),
@@ -60,10 +82,14 @@ pub(super) fn of_read(reason: &ReadError) -> Error {
     let message = reason.to_string();
     match reason {
         ReadError::TopicDeleted => error(ErrorCode::TopicDeleted, message),
-        ReadError::Trimmed { first, .. } => Error { first_offset: Some(*first), ..error(ErrorCode::Trimmed, message) },
-        ReadError::BeyondEnd { next, .. } => {
-            Error { next_offset: Some(*next), ..error(ErrorCode::OffsetBeyondEnd, message) }
-        }
+        ReadError::Trimmed { first, .. } => Error {
+            first_offset: Some(*first),
+            ..error(ErrorCode::Trimmed, message)
+        },
+        ReadError::BeyondEnd { next, .. } => Error {
+            next_offset: Some(*next),
+            ..error(ErrorCode::OffsetBeyondEnd, message)
+        },
         ReadError::Damaged(_) => error(ErrorCode::Corrupt, message),
         ReadError::Store(_) => error(ErrorCode::Internal, message),
     }
@@ -74,9 +100,10 @@ pub(super) fn of_topic(reason: &TopicError) -> Error {
     match reason {
         TopicError::Exists(_) => error(ErrorCode::TopicExists, message),
         TopicError::Unknown => error(ErrorCode::TopicDeleted, message),
-        TopicError::BeyondEnd { next, .. } => {
-            Error { next_offset: Some(*next), ..error(ErrorCode::OffsetBeyondEnd, message) }
-        }
+        TopicError::BeyondEnd { next, .. } => Error {
+            next_offset: Some(*next),
+            ..error(ErrorCode::OffsetBeyondEnd, message)
+        },
         TopicError::DiskFull { .. } => error(ErrorCode::NoSpace, message),
         TopicError::Read(reason) => of_read(reason),
         TopicError::Stopped(_) => error(ErrorCode::Stopped, message),

@@ -13,13 +13,14 @@ use mesh_ring::name::CursorName;
 
 use super::commits::Watch;
 use super::connection::Stream;
-use crate::tasks::blocking;
 use super::{Shared, reply, unary};
 use crate::identity::Access;
+use crate::tasks::blocking;
 use crate::wire::TAIL_FRAME_BYTES;
 use crate::wire::frame::{FrameError, FrameWriter};
 use crate::wire::proto::{
-    self, Error, ErrorCode, TailBatches, TailEnd, TailFrame, TailOpen, TailStarted, tail_frame::Kind, tail_open::Start,
+    self, Error, ErrorCode, TailBatches, TailEnd, TailFrame, TailOpen, TailStarted,
+    tail_frame::Kind, tail_open::Start,
 };
 
 /// A tail that may begin.
@@ -63,15 +64,24 @@ async fn run(shared: &Arc<Shared>, stream: &mut Stream, open: TailOpen) -> Resul
         let shared = Arc::clone(shared);
         blocking(move || begin(&shared, &unary::lookup(&shared, &name)?, &open))
     };
-    let mut tail = beginning.await.unwrap_or_else(|| Err(reply::internal())).map_err(Cut::Refused)?;
-    let started = TailStarted { topic: Some(tail.topic.into()), from: tail.next, until: tail.until };
+    let mut tail = beginning
+        .await
+        .unwrap_or_else(|| Err(reply::internal()))
+        .map_err(Cut::Refused)?;
+    let started = TailStarted {
+        topic: Some(tail.topic.into()),
+        from: tail.next,
+        until: tail.until,
+    };
     send(&mut stream.writer, Kind::Started(started), []).await?;
 
     // Before the first read: a commit after it is not missed.
     let mut watch = shared.commits.watch(tail.topic);
     let mut reading = read(shared, tail.topic, tail.next);
     while !tail.is_done() {
-        let batches = reading.await.unwrap_or_else(|| Err(ReadError::Store("the read was lost".into())));
+        let batches = reading
+            .await
+            .unwrap_or_else(|| Err(ReadError::Store("the read was lost".into())));
         let batches = batches.map_err(|error| Cut::Refused(reply::of_read(&error)))?;
         if batches.is_empty() {
             wait(shared, &mut stream.writer, &mut watch).await?;
@@ -104,20 +114,33 @@ fn begin(shared: &Shared, topic: &TopicMeta, open: &TailOpen) -> Result<Tail, Er
         Some(Start::Last(records)) => extent.next.saturating_sub(*records).max(extent.first),
         Some(Start::Cursor(name)) => {
             let name = CursorName::new(name).map_err(reply::invalid)?;
-            engine.cursor(key, &name).map_err(failed)?.unwrap_or(extent.first)
+            engine
+                .cursor(key, &name)
+                .map_err(failed)?
+                .unwrap_or(extent.first)
         }
     };
     if next < extent.first {
-        return Err(reply::of_read(&ReadError::Trimmed { from: next, first: extent.first }));
+        return Err(reply::of_read(&ReadError::Trimmed {
+            from: next,
+            first: extent.first,
+        }));
     }
     if next > extent.next {
-        return Err(reply::of_read(&ReadError::BeyondEnd { from: next, next: extent.next }));
+        return Err(reply::of_read(&ReadError::BeyondEnd {
+            from: next,
+            next: extent.next,
+        }));
     }
     let until = match (open.follow, open.until) {
         (true, until) => until,
         (false, until) => Some(until.unwrap_or(extent.next).min(extent.next)),
     };
-    Ok(Tail { topic: key, next, until })
+    Ok(Tail {
+        topic: key,
+        next,
+        until,
+    })
 }
 
 impl Tail {
@@ -151,13 +174,20 @@ fn end_of(batches: &[Bytes]) -> Result<Offset, Error> {
     Ok(header.next_offset())
 }
 
-async fn send(writer: &mut FrameWriter, kind: Kind, body: impl IntoIterator<Item = Bytes>) -> Result<(), FrameError> {
+async fn send(
+    writer: &mut FrameWriter,
+    kind: Kind,
+    body: impl IntoIterator<Item = Bytes>,
+) -> Result<(), FrameError> {
     writer.frame(&TailFrame { kind: Some(kind) }, body).await
 }
 
 impl From<TopicKey> for proto::TopicId {
     fn from(topic: TopicKey) -> Self {
-        Self { partition: topic.partition.0.into(), id: topic.id.0 }
+        Self {
+            partition: topic.partition.0.into(),
+            id: topic.id.0,
+        }
     }
 }
 
@@ -165,6 +195,9 @@ impl TryFrom<&proto::TopicId> for TopicKey {
     type Error = std::num::TryFromIntError;
 
     fn try_from(topic: &proto::TopicId) -> Result<Self, Self::Error> {
-        Ok(TopicKey { partition: PartitionId(topic.partition.try_into()?), id: TopicId(topic.id) })
+        Ok(TopicKey {
+            partition: PartitionId(topic.partition.try_into()?),
+            id: TopicId(topic.id),
+        })
     }
 }

@@ -15,7 +15,11 @@ pub(super) struct Tasks {
 
 impl Tasks {
     /// Runs `task`, which ends by itself or once [`Tasks::stopping`] resolves.
-    pub(super) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         self.set.spawn(name, task);
     }
 

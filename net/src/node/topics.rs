@@ -17,7 +17,11 @@ pub(super) struct TopicNames {
 
 impl TopicNames {
     pub(super) fn get(&self, name: &str) -> Option<TopicKey> {
-        self.names.read().unwrap_or_else(PoisonError::into_inner).get(name).copied()
+        self.names
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .copied()
     }
 
     pub(super) fn insert(&self, name: &str, topic: TopicKey) {
@@ -29,6 +33,9 @@ impl TopicNames {
     }
 
     pub(super) fn forget(&self, name: &str) {
-        self.names.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.names
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name);
     }
 }

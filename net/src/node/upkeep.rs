@@ -17,9 +17,13 @@ const SCRUB_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Starts the node's upkeep; it ends when the node stops.
 pub(super) fn start(shared: &Arc<Shared>, scrub_bytes_per_second: u64) {
-    shared.tasks.spawn("housekeeping", keep_house(Arc::clone(shared)));
+    shared
+        .tasks
+        .spawn("housekeeping", keep_house(Arc::clone(shared)));
     if scrub_bytes_per_second > 0 {
-        shared.tasks.spawn("scrub", scrub(Arc::clone(shared), scrub_bytes_per_second));
+        shared
+            .tasks
+            .spawn("scrub", scrub(Arc::clone(shared), scrub_bytes_per_second));
     }
 }
 
@@ -32,7 +36,11 @@ async fn keep_house(shared: Arc<Shared>) {
             _ = ticks.tick() => {}
         }
         let engine = Arc::clone(&shared.engine);
-        let pass = blocking(move || engine.keep_house().map(|done| (done, engine.reclaim(false))));
+        let pass = blocking(move || {
+            engine
+                .keep_house()
+                .map(|done| (done, engine.reclaim(false)))
+        });
         match pass.await {
             Some(Ok((done, reclaimed))) => {
                 if done.trimmed + done.swept + done.producers > 0 || reclaimed.moved {
@@ -55,7 +63,11 @@ async fn scrub(shared: Arc<Shared>, bytes_per_second: u64) {
             let mut throttle = Throttle::new(bytes_per_second);
             engine.scrub(&mut |bytes| {
                 throttle.spend(bytes);
-                if tasks.is_stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if tasks.is_stopping() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
             })
         });
         let Some(report) = pass.await else { return };
@@ -81,7 +93,11 @@ struct Throttle {
 
 impl Throttle {
     fn new(bytes_per_second: u64) -> Throttle {
-        Throttle { bytes_per_second, began: Instant::now(), spent: 0 }
+        Throttle {
+            bytes_per_second,
+            began: Instant::now(),
+            spent: 0,
+        }
     }
 
     fn spend(&mut self, bytes: u64) {

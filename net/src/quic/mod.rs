@@ -11,8 +11,8 @@ use std::{
 };
 
 use quinn::{
-    AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig,
-    TokioRuntime, TransportConfig, VarInt, congestion::CubicConfig,
+    AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    ServerConfig, TokioRuntime, TransportConfig, VarInt, congestion::CubicConfig,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -79,7 +79,8 @@ impl Tuning {
     fn transport(&self) -> TransportConfig {
         let mut mtu = MtuDiscoveryConfig::default();
         // Lost packets can look like a smaller MTU; do not stay slow for long.
-        mtu.upper_bound(self.mtu_max).black_hole_cooldown(Duration::from_secs(5));
+        mtu.upper_bound(self.mtu_max)
+            .black_hole_cooldown(Duration::from_secs(5));
         let mut acks = AckFrequencyConfig::default();
         acks.ack_eliciting_threshold(VarInt::from_u32(self.ack_every));
         let mut congestion = CubicConfig::default();
@@ -92,7 +93,9 @@ impl Tuning {
             .stream_receive_window(VarInt::from_u32(self.stream_window_bytes))
             .receive_window(VarInt::from_u32(self.connection_window_bytes))
             .send_window(self.send_window_bytes)
-            .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32))))
+            .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(
+                IDLE_TIMEOUT.as_millis() as u32,
+            ))))
             .initial_rtt(Duration::from_millis(10))
             .mtu_discovery_config(Some(mtu))
             .ack_frequency_config(Some(acks))
@@ -103,7 +106,9 @@ impl Tuning {
     fn endpoint(&self, restart: RestartKey) -> io::Result<EndpointConfig> {
         let mut config = EndpointConfig::new(restart.reset_key());
         config.cid_generator(|| Box::new(ConnectionIds));
-        config.max_udp_payload_size(self.mtu_max).map_err(io::Error::other)?;
+        config
+            .max_udp_payload_size(self.mtu_max)
+            .map_err(io::Error::other)?;
         Ok(config)
     }
 
@@ -141,28 +146,40 @@ pub enum EndpointError {
 ///
 /// # Errors
 /// [`EndpointError`].
-pub fn server_endpoint(addr: SocketAddr, credentials: &Credentials, tuning: &Tuning) -> Result<Endpoint, EndpointError> {
+pub fn server_endpoint(
+    addr: SocketAddr,
+    credentials: &Credentials,
+    tuning: &Tuning,
+) -> Result<Endpoint, EndpointError> {
     let mut config = ServerConfig::with_crypto(Arc::new(credentials.server()?));
     config.transport_config(Arc::new(tuning.transport()));
     // A client that moves is a new client.
     config.migration(false);
-    open(addr, Some(config), credentials.restart_key(), tuning).map_err(|source| EndpointError::Listen { addr, source })
+    open(addr, Some(config), credentials.restart_key(), tuning)
+        .map_err(|source| EndpointError::Listen { addr, source })
 }
 
 /// Opens an endpoint that dials addresses of `peer`'s family, from any free port.
 ///
 /// # Errors
 /// [`EndpointError`].
-pub fn client_endpoint(peer: SocketAddr, credentials: &Credentials, tuning: &Tuning) -> Result<Endpoint, EndpointError> {
+pub fn client_endpoint(
+    peer: SocketAddr,
+    credentials: &Credentials,
+    tuning: &Tuning,
+) -> Result<Endpoint, EndpointError> {
     let addr = match peer {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
     let mut transport = tuning.transport();
-    transport.keep_alive_interval(Some(KEEP_ALIVE)).max_concurrent_bidi_streams(VarInt::from_u32(0));
+    transport
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_concurrent_bidi_streams(VarInt::from_u32(0));
     let mut config = ClientConfig::new(Arc::new(credentials.client()?));
     config.transport_config(Arc::new(transport));
-    let mut endpoint = open(addr, None, credentials.restart_key(), tuning).map_err(|source| EndpointError::Listen { addr, source })?;
+    let mut endpoint = open(addr, None, credentials.restart_key(), tuning)
+        .map_err(|source| EndpointError::Listen { addr, source })?;
     endpoint.set_default_client_config(config);
     Ok(endpoint)
 }
@@ -174,5 +191,10 @@ fn open(
     tuning: &Tuning,
 ) -> io::Result<Endpoint> {
     let socket = Arc::new(CuttingSocket::new(tuning.socket(addr)?)?);
-    Endpoint::new_with_abstract_socket(tuning.endpoint(restart)?, server, socket, Arc::new(TokioRuntime))
+    Endpoint::new_with_abstract_socket(
+        tuning.endpoint(restart)?,
+        server,
+        socket,
+        Arc::new(TokioRuntime),
+    )
 }

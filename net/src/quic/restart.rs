@@ -21,7 +21,10 @@ pub(crate) struct RestartKey([u8; 32]);
 
 impl RestartKey {
     pub(crate) fn derive(private_key: &[u8]) -> Self {
-        Self(blake3::derive_key("meshlog 2025 quic stateless reset", private_key))
+        Self(blake3::derive_key(
+            "meshlog 2025 quic stateless reset",
+            private_key,
+        ))
     }
 
     pub(super) fn reset_key(&self) -> Arc<dyn HmacKey> {
@@ -61,7 +64,10 @@ impl ConnectionIdGenerator for ConnectionIds {
     fn generate_cid(&mut self) -> ConnectionId {
         let mut id = [0; ID_BYTES];
         // Ids that repeat would be drawn anew without end.
-        #[expect(clippy::expect_used, reason = "a system without randomness cannot do TLS either")]
+        #[expect(
+            clippy::expect_used,
+            reason = "a system without randomness cannot do TLS either"
+        )]
         getrandom::fill(&mut id).expect("the system gives random bytes");
         ConnectionId::new(&id)
     }
@@ -86,6 +92,10 @@ mod tests {
         before.sign(b"connection", &mut token);
         assert!(after.verify(b"connection", &token).is_ok());
         assert!(after.verify(b"connectioN", &token).is_err());
-        assert!(RestartKey::derive(b"other").verify(b"connection", &token).is_err());
+        assert!(
+            RestartKey::derive(b"other")
+                .verify(b"connection", &token)
+                .is_err()
+        );
     }
 }

@@ -45,7 +45,9 @@ impl AsyncUdpSocket for CuttingSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let Some(segment) = transmit.segment_size else { return self.inner.try_send(transmit) };
+        let Some(segment) = transmit.segment_size else {
+            return self.inner.try_send(transmit);
+        };
         self.segment.store(segment, Ordering::Relaxed);
         if transmit.contents.len() <= SEND_BYTES_MAX {
             return self.inner.try_send(transmit);

@@ -199,7 +199,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         while self.buffer.len() < FRAME_PREFIX_BYTES {
             self.buffer.reserve(READ_AHEAD_BYTES);
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                return if self.buffer.is_empty() { Ok(None) } else { Err(FrameError::Truncated) };
+                return if self.buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(FrameError::Truncated)
+                };
             }
         }
         let prefix = FramePrefix::decode(self.buffer.get_u64().to_be_bytes())?;
@@ -251,7 +255,11 @@ impl FrameReader<quinn::RecvStream> {
     }
 }
 
-async fn fill<R: AsyncRead + Unpin, B: BufMut>(stream: &mut R, into: &mut B, length: usize) -> Result<(), FrameError> {
+async fn fill<R: AsyncRead + Unpin, B: BufMut>(
+    stream: &mut R,
+    into: &mut B,
+    length: usize,
+) -> Result<(), FrameError> {
     let mut rest = into.limit(length);
     while rest.has_remaining_mut() {
         if stream.read_buf(&mut rest).await? == 0 {
@@ -279,7 +287,10 @@ impl FrameWriter {
     /// [`FrameError::HeaderTooLong`], [`FrameError::Lost`].
     pub async fn header<M: Message>(&mut self, header: &M) -> Result<(), FrameError> {
         let head = encode_head(header, 0)?;
-        self.stream.write_chunk(head).await.map_err(io::Error::from)?;
+        self.stream
+            .write_chunk(head)
+            .await
+            .map_err(io::Error::from)?;
         Ok(())
     }
 
@@ -302,7 +313,10 @@ impl FrameWriter {
     /// # Errors
     /// [`FrameError::Lost`].
     pub async fn chunks(&mut self, chunks: &mut Chunks) -> Result<(), FrameError> {
-        self.stream.write_all_chunks(&mut chunks.take()).await.map_err(io::Error::from)?;
+        self.stream
+            .write_all_chunks(&mut chunks.take())
+            .await
+            .map_err(io::Error::from)?;
         Ok(())
     }
 
@@ -332,7 +346,9 @@ mod tests {
 
     #[test]
     fn head_bytes() {
-        let header = proto::Request::new(proto::request::Kind::DeleteTopic(proto::DeleteTopic { name: "t".into() }));
+        let header = proto::Request::new(proto::request::Kind::DeleteTopic(proto::DeleteTopic {
+            name: "t".into(),
+        }));
         assert_eq!(
             &encode_head(&header, 258).unwrap()[..],
             [0, 0, 0, 7, 0, 0, 1, 2, 8, 1, 58, 3, 10, 1, b't']
@@ -349,12 +365,20 @@ mod tests {
         };
         let (header, body) = (FRAME_HEADER_BYTES_MAX as u32, FRAME_BODY_BYTES_MAX as u32);
         assert!(prefix(header, body).is_ok());
-        assert!(matches!(prefix(header + 1, 0), Err(FrameError::HeaderTooLong { .. })));
-        assert!(matches!(prefix(0, body + 1), Err(FrameError::BodyTooLong { .. })));
+        assert!(matches!(
+            prefix(header + 1, 0),
+            Err(FrameError::HeaderTooLong { .. })
+        ));
+        assert!(matches!(
+            prefix(0, body + 1),
+            Err(FrameError::BodyTooLong { .. })
+        ));
     }
 
     fn read<M: Message + Default>(bytes: &[u8]) -> Result<usize, FrameError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let mut reader = FrameReader::new(bytes);
             let mut frames = 0;
@@ -367,16 +391,18 @@ mod tests {
 
     /// Frames whose lengths are right and whose contents are anything, so that the decoders are reached.
     fn framed() -> impl Strategy<Value = Vec<u8>> {
-        (prop::collection::vec(any::<u8>(), 0..200), prop::collection::vec(any::<u8>(), 0..50)).prop_map(
-            |(header, body)| {
+        (
+            prop::collection::vec(any::<u8>(), 0..200),
+            prop::collection::vec(any::<u8>(), 0..50),
+        )
+            .prop_map(|(header, body)| {
                 let mut bytes = Vec::new();
                 bytes.extend((header.len() as u32).to_be_bytes());
                 bytes.extend((body.len() as u32).to_be_bytes());
                 bytes.extend(header);
                 bytes.extend(body);
                 bytes
-            },
-        )
+            })
     }
 
     proptest! {

@@ -43,7 +43,12 @@ enum Ended {
 
 /// Sends for one producer until it has nothing left and no handle, or the client is closed.
 pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>, writer: Bytes) {
-    let driver = Driver { shared: shared.clone(), link, writer, dispatch: Mutex::default() };
+    let driver = Driver {
+        shared: shared.clone(),
+        link,
+        writer,
+        dispatch: Mutex::default(),
+    };
     select! {
         () = driver.serve() => {}
         () = driver.watch_deadlines() => {}
@@ -89,7 +94,9 @@ impl Driver {
             let ended = self.session().await;
             self.lost();
             match ended {
-                Ended::Lost(Lost::Connection(cause)) => tracing::debug!(cause, "the append stream was lost"),
+                Ended::Lost(Lost::Connection(cause)) => {
+                    tracing::debug!(cause, "the append stream was lost")
+                }
                 Ended::Stopping => tracing::debug!("the node is stopping"),
                 Ended::Unreachable(ClientError::Unavailable(_)) => {}
                 Ended::Done => continue,
@@ -110,7 +117,11 @@ impl Driver {
     }
 
     async fn session(&self) -> Ended {
-        let connection = match self.link.connection(Instant::now() + self.link.timeout).await {
+        let connection = match self
+            .link
+            .connection(Instant::now() + self.link.timeout)
+            .await
+        {
             Ok(connection) => connection,
             Err(error) => return Ended::Unreachable(error),
         };
@@ -120,8 +131,13 @@ impl Driver {
         };
         let mut writer = FrameWriter::new(send);
         let mut reader = FrameReader::new(receive);
-        let open = proto::AppendOpen { writer: self.writer.clone() };
-        let ended = match writer.header(&Request::new(request::Kind::Append(open))).await {
+        let open = proto::AppendOpen {
+            writer: self.writer.clone(),
+        };
+        let ended = match writer
+            .header(&Request::new(request::Kind::Append(open)))
+            .await
+        {
             Err(error) => Err(error),
             Ok(()) => select! {
                 ended = self.read(&mut reader) => ended,
@@ -162,7 +178,9 @@ impl Driver {
         loop {
             self.dispatch().fill(&mut chunks, &self.shared)?;
             if chunks.is_empty() {
-                if self.shared.orphaned.load(Ordering::Acquire) && self.dispatch().requests.is_empty() {
+                if self.shared.orphaned.load(Ordering::Acquire)
+                    && self.dispatch().requests.is_empty()
+                {
                     writer.finish();
                     return Ok(());
                 }
@@ -235,7 +253,9 @@ impl Dispatch {
     fn fill(&mut self, chunks: &mut Chunks, shared: &Shared) -> Result<(), FrameError> {
         shared.take_told(&mut self.due);
         while chunks.bytes() < WRITE_BYTES {
-            let Some(topic) = self.due.front().cloned() else { break };
+            let Some(topic) = self.due.front().cloned() else {
+                break;
+            };
             let request = self.next_request;
             let Some(out) = next(&topic, request, shared) else {
                 self.due.pop_front();
@@ -259,12 +279,18 @@ impl Dispatch {
     fn answered(&mut self, answers: Vec<proto::Appended>, shared: &Shared) -> bool {
         let (mut released, mut leave) = (0, false);
         for answer in answers {
-            let Some(topic) = self.requests.remove(&answer.request) else { continue };
+            let Some(topic) = self.requests.remove(&answer.request) else {
+                continue;
+            };
             let synced = self.synced(&answer.synced);
             let settled = topic.flights().answered(answer, &synced);
             released += settled.released;
             leave |= settled.leave;
-            if !self.due.back().is_some_and(|last| Arc::ptr_eq(last, &topic)) {
+            if !self
+                .due
+                .back()
+                .is_some_and(|last| Arc::ptr_eq(last, &topic))
+            {
                 self.due.push_back(topic);
             }
         }

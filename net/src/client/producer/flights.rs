@@ -27,7 +27,10 @@ use crate::{
 
 /// Batches of one topic under way at a time: enough that the wire, the disk and the way back all have one.
 pub(super) const FLIGHTS_MAX: usize = 4;
-const _: () = assert!(FLIGHTS_MAX * 2 <= PRODUCER_WINDOW_BATCHES, "a retry must always be remembered");
+const _: () = assert!(
+    FLIGHTS_MAX * 2 <= PRODUCER_WINDOW_BATCHES,
+    "a retry must always be remembered"
+);
 
 /// Where a batch stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -97,13 +100,17 @@ impl Flights {
 
     /// Whether another batch may be numbered now.
     pub(super) fn has_room(&self) -> bool {
-        let exhausted = self.next.is_some_and(|next| next.sequence == u32::MAX) && !self.queue.is_empty();
+        let exhausted =
+            self.next.is_some_and(|next| next.sequence == u32::MAX) && !self.queue.is_empty();
         !self.renumber && !exhausted && self.queue.len() < FLIGHTS_MAX
     }
 
     /// The next one that was numbered and has to be sent, under the number `request`.
     pub(super) fn resend(&mut self, request: u64) -> Option<Outgoing> {
-        let flight = self.queue.iter_mut().find(|flight| flight.state == State::Unsent)?;
+        let flight = self
+            .queue
+            .iter_mut()
+            .find(|flight| flight.state == State::Unsent)?;
         flight.state = State::Sent(request);
         flight.attempts = flight.attempts.saturating_add(1);
         Some(Outgoing {
@@ -124,10 +131,19 @@ impl Flights {
             Some(stamp) if stamp.sequence < u32::MAX => stamp,
             stamp => renewed(stamp),
         };
-        let Pending { builder, expected, completion, deadline, counted } = pending;
+        let Pending {
+            builder,
+            expected,
+            completion,
+            deadline,
+            counted,
+        } = pending;
         match builder.finish(Some(stamp)) {
             Ok(batch) => {
-                self.next = Some(ProducerStamp { sequence: stamp.sequence + 1, ..stamp });
+                self.next = Some(ProducerStamp {
+                    sequence: stamp.sequence + 1,
+                    ..stamp
+                });
                 self.queue.push_back(Flight {
                     state: State::Unsent,
                     batch: batch.into(),
@@ -167,7 +183,15 @@ impl Flights {
             None => {
                 self.incarnation = answer.topic.or(self.incarnation);
                 let (first, last, epoch) = (answer.first, answer.last, answer.epoch);
-                self.settle(at, Ok(Appended { first, last, epoch, synced: synced.clone() }))
+                self.settle(
+                    at,
+                    Ok(Appended {
+                        first,
+                        last,
+                        epoch,
+                        synced: synced.clone(),
+                    }),
+                )
             }
             Some(error) => self.refused(at, error),
         };
@@ -180,12 +204,18 @@ impl Flights {
         match error.code() {
             ErrorCode::Stopping | ErrorCode::Stopped => {
                 flight.state = State::Unsent;
-                return Settled { released: 0, leave: true };
+                return Settled {
+                    released: 0,
+                    leave: true,
+                };
             }
             // Not written, as the batch before it was not; or the topic has forgotten this producer, or is another one.
             // The first number of all is refused for no such reason: anew would end the same way.
-            ErrorCode::SequenceGap | ErrorCode::UnknownProducer if flight.sequence > 0 || self.renumber => {
-                let known = error.code() == ErrorCode::SequenceGap || flight.attempts == 1 || self.renumber;
+            ErrorCode::SequenceGap | ErrorCode::UnknownProducer
+                if flight.sequence > 0 || self.renumber =>
+            {
+                let known =
+                    error.code() == ErrorCode::SequenceGap || flight.attempts == 1 || self.renumber;
                 self.renumber = true;
                 if known {
                     flight.state = State::Held;
@@ -211,13 +241,21 @@ impl Flights {
             flight.completion.resolve(result);
             flight.counted
         });
-        Settled { released, leave: false }
+        Settled {
+            released,
+            leave: false,
+        }
     }
 
     /// Numbers what was held back from the start of a new epoch, once nothing is under way: whatever of the old epoch
     /// still wanders about can then no longer be appended.
     fn renumber_if_all_back(&mut self) {
-        if !self.renumber || self.queue.iter().any(|flight| matches!(flight.state, State::Sent(_))) {
+        if !self.renumber
+            || self
+                .queue
+                .iter()
+                .any(|flight| matches!(flight.state, State::Sent(_)))
+        {
             return;
         }
         self.renumber = false;
@@ -238,7 +276,11 @@ impl Flights {
 
     /// Tells the publishers of what is beyond its deadline. The batches stay: those after them count on their numbers.
     pub(super) fn expire(&mut self, now: Instant) {
-        for flight in self.queue.iter().filter(|flight| flight.deadline <= now && !flight.completion.is_resolved()) {
+        for flight in self
+            .queue
+            .iter()
+            .filter(|flight| flight.deadline <= now && !flight.completion.is_resolved())
+        {
             flight.completion.resolve(Err(ClientError::Unavailable(
                 "no acknowledgement within the timeout; the record may have been written".into(),
             )));
@@ -251,29 +293,44 @@ impl Flights {
         // Whether they were written is not known, so their numbers must not be used again.
         self.next = self.next.map(|next| renewed(Some(next)));
         self.renumber = false;
-        failed.into_iter().map(|flight| {
-            flight.completion.resolve(Err(error.clone()));
-            flight.counted
-        })
-        .sum()
+        failed
+            .into_iter()
+            .map(|flight| {
+                flight.completion.resolve(Err(error.clone()));
+                flight.counted
+            })
+            .sum()
     }
 }
 
 /// The first stamp of a new epoch, or of a new producer where the id is so old that a topic may take it for a
 /// forgotten one.
 fn renewed(stamp: Option<ProducerStamp>) -> ProducerStamp {
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let now_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64);
     match stamp {
         Some(ProducerStamp { id, epoch, .. })
             if epoch < u32::MAX && id.minted_ms().abs_diff(now_ms) < PRODUCER_AGE_MS_MAX / 7 =>
         {
-            ProducerStamp { id, epoch: epoch + 1, sequence: 0 }
+            ProducerStamp {
+                id,
+                epoch: epoch + 1,
+                sequence: 0,
+            }
         }
         _ => {
             let mut random = [0; 10];
-            #[expect(clippy::expect_used, reason = "a system without randomness cannot do TLS, and so has no connection")]
+            #[expect(
+                clippy::expect_used,
+                reason = "a system without randomness cannot do TLS, and so has no connection"
+            )]
             getrandom::fill(&mut random).expect("the system gives random bytes");
-            ProducerStamp { id: ProducerId::new(now_ms, random), epoch: 0, sequence: 0 }
+            ProducerStamp {
+                id: ProducerId::new(now_ms, random),
+                epoch: 0,
+                sequence: 0,
+            }
         }
     }
 }

@@ -11,7 +11,16 @@ fn pending(value: &[u8]) -> (Pending, Arc<Completion>) {
     builder.push_parts(None, value, &[], 0).unwrap();
     let completion = Arc::<Completion>::default();
     let deadline = Instant::now();
-    (Pending { builder, expected: None, completion: completion.clone(), deadline, counted: 1 }, completion)
+    (
+        Pending {
+            builder,
+            expected: None,
+            completion: completion.clone(),
+            deadline,
+            counted: 1,
+        },
+        completion,
+    )
 }
 
 fn stamp(batch: &[u8]) -> ProducerStamp {
@@ -19,12 +28,25 @@ fn stamp(batch: &[u8]) -> ProducerStamp {
 }
 
 fn error(request: u64, code: ErrorCode) -> proto::Appended {
-    let error = proto::Error { code: code.into(), message: "no".into(), ..Default::default() };
-    proto::Appended { request, error: Some(error), ..Default::default() }
+    let error = proto::Error {
+        code: code.into(),
+        message: "no".into(),
+        ..Default::default()
+    };
+    proto::Appended {
+        request,
+        error: Some(error),
+        ..Default::default()
+    }
 }
 
 fn written(request: u64, first: u64) -> proto::Appended {
-    proto::Appended { request, first, last: first, ..Default::default() }
+    proto::Appended {
+        request,
+        first,
+        last: first,
+        ..Default::default()
+    }
 }
 
 fn start(count: usize) -> (Flights, Vec<Arc<Completion>>, Vec<Outgoing>) {
@@ -35,7 +57,9 @@ fn start(count: usize) -> (Flights, Vec<Arc<Completion>>, Vec<Outgoing>) {
         flights.number(pending).unwrap();
         completions.push(completion);
     }
-    let sent = (0..count as u64).map(|request| flights.resend(request).unwrap()).collect();
+    let sent = (0..count as u64)
+        .map(|request| flights.resend(request).unwrap())
+        .collect();
     (flights, completions, sent)
 }
 
@@ -44,8 +68,12 @@ fn synced() -> Arc<[String]> {
 }
 
 fn result(completion: &Completion) -> Option<Result<Appended, ClientError>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    completion.is_resolved().then(|| runtime.block_on(completion.wait()).clone())
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    completion
+        .is_resolved()
+        .then(|| runtime.block_on(completion.wait()).clone())
 }
 
 #[test]
@@ -53,7 +81,9 @@ fn a_lost_connection_sends_the_same_numbers_again_in_order() {
     let (mut flights, _, sent) = start(3);
     flights.answered(written(1, 7), &synced());
     flights.lost();
-    let again: Vec<_> = [3, 4].map(|request| flights.resend(request).unwrap()).into();
+    let again: Vec<_> = [3, 4]
+        .map(|request| flights.resend(request).unwrap())
+        .into();
     assert!(flights.resend(5).is_none());
     assert_eq!(stamp(&again[0].batch), stamp(&sent[0].batch));
     assert_eq!(stamp(&again[1].batch), stamp(&sent[2].batch));
@@ -62,15 +92,33 @@ fn a_lost_connection_sends_the_same_numbers_again_in_order() {
 #[test]
 fn after_a_refusal_the_rest_is_numbered_anew() {
     let (mut flights, completions, sent) = start(3);
-    assert_eq!(flights.answered(error(0, ErrorCode::OffsetMismatch), &synced()).released, 1);
-    assert!(matches!(result(&completions[0]), Some(Err(ClientError::Conflict { .. }))));
+    assert_eq!(
+        flights
+            .answered(error(0, ErrorCode::OffsetMismatch), &synced())
+            .released,
+        1
+    );
+    assert!(matches!(
+        result(&completions[0]),
+        Some(Err(ClientError::Conflict { .. }))
+    ));
     flights.answered(error(1, ErrorCode::UnknownProducer), &synced());
-    assert!(!flights.has_room() && flights.resend(9).is_none(), "one is still under way");
+    assert!(
+        !flights.has_room() && flights.resend(9).is_none(),
+        "one is still under way"
+    );
     flights.answered(error(2, ErrorCode::SequenceGap), &synced());
     let old = stamp(&sent[0].batch);
     for sequence in 0..2 {
         let again = flights.resend(10 + u64::from(sequence)).unwrap();
-        assert_eq!(stamp(&again.batch), ProducerStamp { id: old.id, epoch: old.epoch + 1, sequence });
+        assert_eq!(
+            stamp(&again.batch),
+            ProducerStamp {
+                id: old.id,
+                epoch: old.epoch + 1,
+                sequence
+            }
+        );
     }
     flights.answered(written(10, 4), &synced());
     flights.answered(written(11, 5), &synced());
@@ -85,7 +133,10 @@ fn a_forgotten_retry_is_not_sent_a_third_time() {
     flights.lost();
     flights.resend(5).unwrap();
     flights.answered(error(5, ErrorCode::UnknownProducer), &synced());
-    assert!(matches!(result(&completions[1]), Some(Err(ClientError::Unavailable(_)))));
+    assert!(matches!(
+        result(&completions[1]),
+        Some(Err(ClientError::Unavailable(_)))
+    ));
     assert!(flights.is_empty());
 }
 
@@ -93,16 +144,25 @@ fn a_forgotten_retry_is_not_sent_a_third_time() {
 fn a_producer_refused_from_the_start_is_told_so() {
     let (mut flights, completions, _) = start(1);
     flights.answered(error(0, ErrorCode::UnknownProducer), &synced());
-    assert!(matches!(result(&completions[0]), Some(Err(ClientError::Failed(_)))));
+    assert!(matches!(
+        result(&completions[0]),
+        Some(Err(ClientError::Failed(_)))
+    ));
 }
 
 #[test]
 fn what_expired_keeps_its_place() {
     let (mut flights, completions, sent) = start(2);
     flights.expire(Instant::now());
-    assert!(matches!(result(&completions[0]), Some(Err(ClientError::Unavailable(_)))));
+    assert!(matches!(
+        result(&completions[0]),
+        Some(Err(ClientError::Unavailable(_)))
+    ));
     flights.lost();
-    assert_eq!(stamp(&flights.resend(7).unwrap().batch), stamp(&sent[0].batch));
+    assert_eq!(
+        stamp(&flights.resend(7).unwrap().batch),
+        stamp(&sent[0].batch)
+    );
     assert_eq!(flights.answered(written(7, 0), &synced()).released, 1);
 }
 

@@ -34,7 +34,12 @@ pub(crate) struct Inflight {
 impl Inflight {
     pub(crate) fn new(bytes_max: usize, timeout: Duration) -> Self {
         let bytes_max = bytes_max.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
-        Self { permits: Semaphore::new(bytes_max), bytes_max, timeout, closed: watch::Sender::new(false) }
+        Self {
+            permits: Semaphore::new(bytes_max),
+            bytes_max,
+            timeout,
+            closed: watch::Sender::new(false),
+        }
     }
 
     pub(crate) fn close(&self) {
@@ -53,15 +58,17 @@ impl Inflight {
         let permit = match self.permits.try_acquire_many(count) {
             Ok(permit) => permit,
             Err(TryAcquireError::Closed) => return Err(client_closed()),
-            Err(TryAcquireError::NoPermits) => match timeout(self.timeout, self.permits.acquire_many(count)).await {
-                Ok(permit) => permit.map_err(|_| client_closed())?,
-                Err(_) => {
-                    return Err(ClientError::Unavailable(format!(
-                        "not sent within the timeout: {} bytes wait already; not written",
-                        self.bytes_max
-                    )));
+            Err(TryAcquireError::NoPermits) => {
+                match timeout(self.timeout, self.permits.acquire_many(count)).await {
+                    Ok(permit) => permit.map_err(|_| client_closed())?,
+                    Err(_) => {
+                        return Err(ClientError::Unavailable(format!(
+                            "not sent within the timeout: {} bytes wait already; not written",
+                            self.bytes_max
+                        )));
+                    }
                 }
-            },
+            }
         };
         permit.forget();
         Ok(count as usize)
@@ -78,13 +85,22 @@ impl Inflight {
 }
 
 pub(super) fn client_closed() -> ClientError {
-    ClientError::Unavailable("the client was closed; what was not acknowledged may be written or not".into())
+    ClientError::Unavailable(
+        "the client was closed; what was not acknowledged may be written or not".into(),
+    )
 }
 
 /// Bytes that a record counts for.
 pub(super) fn counted_bytes(record: &Record) -> usize {
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    RECORD_OVERHEAD_BYTES + record.key.as_ref().map_or(0, |key| key.len()) + record.value.len() + headers
+    let headers: usize = record
+        .headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    RECORD_OVERHEAD_BYTES
+        + record.key.as_ref().map_or(0, |key| key.len())
+        + record.value.len()
+        + headers
 }
 
 /// A batch that nobody has sent yet.
@@ -143,7 +159,11 @@ impl Gather {
         if self.open.as_ref().is_some_and(|open| open.deadline <= now) {
             self.close_open();
         }
-        while self.closed.front().is_some_and(|batch| batch.deadline <= now) {
+        while self
+            .closed
+            .front()
+            .is_some_and(|batch| batch.deadline <= now)
+        {
             expired.extend(self.closed.pop_front());
         }
         expired
@@ -152,7 +172,11 @@ impl Gather {
     /// Lets no more records into an open batch whose first record came before `before`, so that the last one into it
     /// still has most of its time.
     pub(super) fn close_older(&mut self, before: Instant, timeout: Duration) {
-        if self.open.as_ref().is_some_and(|open| open.deadline - timeout < before) {
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.deadline - timeout < before)
+        {
             self.close_open();
         }
     }
@@ -163,8 +187,13 @@ impl Gather {
 
     /// Whether the driver must be told of what was added.
     fn must_tell(&mut self) -> bool {
-        let open = self.open.as_ref().map_or(0, |open| open.builder.encoded_bytes());
-        let tell = !self.queued && (open >= self.wake_bytes || (!self.closed.is_empty() && self.wake_bytes < usize::MAX));
+        let open = self
+            .open
+            .as_ref()
+            .map_or(0, |open| open.builder.encoded_bytes());
+        let tell = !self.queued
+            && (open >= self.wake_bytes
+                || (!self.closed.is_empty() && self.wake_bytes < usize::MAX));
         self.queued |= tell;
         tell
     }
@@ -223,10 +252,19 @@ impl Shared {
     }
 
     /// Adds one record to the batch that gathers. Returns its batch and its place there.
-    pub(super) fn push(&self, name: &str, record: &Record, counted: usize) -> Result<(Arc<Completion>, u64), ClientError> {
+    pub(super) fn push(
+        &self,
+        name: &str,
+        record: &Record,
+        counted: usize,
+    ) -> Result<(Arc<Completion>, u64), ClientError> {
         let topic = self.topic(name)?;
         let mut gather = topic.gather();
-        if gather.open.as_ref().is_some_and(|open| open.builder.encoded_bytes() >= BATCH_BYTES_TARGET) {
+        if gather
+            .open
+            .as_ref()
+            .is_some_and(|open| open.builder.encoded_bytes() >= BATCH_BYTES_TARGET)
+        {
             gather.close_open();
         }
         let place = match &mut gather.open {
@@ -278,31 +316,54 @@ impl Shared {
 
     /// The topics of which the driver was told since it asked last.
     pub(super) fn take_told(&self, into: &mut VecDeque<Arc<Topic>>) {
-        into.extend(self.told.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
+        into.extend(
+            self.told
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .drain(..),
+        );
     }
 
     /// Every topic that has something.
     pub(super) fn busy(&self) -> Vec<Arc<Topic>> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-        topics.values().filter(|topic| !topic.is_idle()).cloned().collect()
+        topics
+            .values()
+            .filter(|topic| !topic.is_idle())
+            .cloned()
+            .collect()
     }
 
     fn pending(&self, builder: BatchBuilder, expected: Option<u64>, counted: usize) -> Pending {
         let deadline = Instant::now() + self.inflight.timeout;
-        Pending { builder, expected, completion: Arc::default(), deadline, counted }
+        Pending {
+            builder,
+            expected,
+            completion: Arc::default(),
+            deadline,
+            counted,
+        }
     }
 
     fn tell(&self, topic: Arc<Topic>, mut gather: MutexGuard<'_, Gather>) {
         let tell = gather.must_tell();
         drop(gather);
         if tell {
-            self.told.lock().unwrap_or_else(PoisonError::into_inner).push(topic);
+            self.told
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(topic);
             self.wake.notify_one();
         }
     }
 
     fn topic(&self, name: &str) -> Result<Arc<Topic>, ClientError> {
-        if let Some(topic) = self.topics.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+        if let Some(topic) = self
+            .topics
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+        {
             return Ok(topic.clone());
         }
         mesh_ring::name::TopicName::new(name)?;
@@ -313,7 +374,11 @@ impl Shared {
         }
         let name: Arc<str> = name.into();
         let topic = topics.entry(name.clone()).or_insert_with(|| {
-            Arc::new(Topic { name, gather: Mutex::default(), flights: Mutex::default() })
+            Arc::new(Topic {
+                name,
+                gather: Mutex::default(),
+                flights: Mutex::default(),
+            })
         });
         Ok(topic.clone())
     }

@@ -14,8 +14,8 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use gather::Shared;
 pub(super) use gather::Inflight;
+use gather::Shared;
 use mesh_engine::batch::{Compression, Record};
 
 use super::{Client, error::ClientError};
@@ -31,7 +31,10 @@ pub struct ProducerOptions {
 
 impl Default for ProducerOptions {
     fn default() -> Self {
-        Self { compression: Compression::None, create: true }
+        Self {
+            compression: Compression::None,
+            create: true,
+        }
     }
 }
 
@@ -73,11 +76,21 @@ impl Producer {
     pub(super) fn start(client: &Client, options: ProducerOptions) -> Self {
         static PRODUCERS: AtomicU64 = AtomicU64::new(0);
         let inner = &client.0;
-        let shared = Arc::new(Shared::new(inner.inflight.clone(), options.compression, options.create));
+        let shared = Arc::new(Shared::new(
+            inner.inflight.clone(),
+            options.compression,
+            options.create,
+        ));
         let mut writer = inner.id.to_vec();
         writer.extend(PRODUCERS.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-        inner.tasks.spawn("producer", driver::run(shared.clone(), inner.link.clone(), writer.into()));
-        Self(Arc::new(Handle { shared, _client: client.clone() }))
+        inner.tasks.spawn(
+            "producer",
+            driver::run(shared.clone(), inner.link.clone(), writer.into()),
+        );
+        Self(Arc::new(Handle {
+            shared,
+            _client: client.clone(),
+        }))
     }
 
     /// Publishes one record and returns when it is durable. Where nothing is under way it is sent at once; otherwise it
@@ -89,7 +102,10 @@ impl Producer {
     /// it was deleted since this producer's last record; [`ClientError::Refused`] without leave to write it.
     pub async fn publish(&self, topic: &str, record: Record) -> Result<Published, ClientError> {
         let shared = &self.0.shared;
-        let counted = shared.inflight.acquire(gather::counted_bytes(&record)).await?;
+        let counted = shared
+            .inflight
+            .acquire(gather::counted_bytes(&record))
+            .await?;
         let (completion, place) = match shared.push(topic, &record, counted) {
             Ok(pushed) => pushed,
             Err(error) => {
@@ -100,7 +116,12 @@ impl Producer {
         drop(record);
         let batch = completion.wait().await.as_ref().map_err(Clone::clone)?;
         let offset = batch.first + place;
-        Ok(Published { first: offset, last: offset, epoch: batch.epoch, synced: batch.synced.clone() })
+        Ok(Published {
+            first: offset,
+            last: offset,
+            epoch: batch.epoch,
+            synced: batch.synced.clone(),
+        })
     }
 
     /// Publishes records as one batch: all of them, in a row, or none. With `expected` only if the first one gets that
@@ -134,7 +155,12 @@ impl Producer {
             }
         };
         let batch = completion.wait().await.as_ref().map_err(Clone::clone)?;
-        Ok(Published { first: batch.first, last: batch.last, epoch: batch.epoch, synced: batch.synced.clone() })
+        Ok(Published {
+            first: batch.first,
+            last: batch.last,
+            epoch: batch.epoch,
+            synced: batch.synced.clone(),
+        })
     }
 }
 
