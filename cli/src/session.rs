@@ -1,6 +1,7 @@
 //! What a command runs with: the common flags, stdout, and on demand a client.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use mesh_net::client::{Client, ClientConfig};
 use tracing_subscriber::EnvFilter;
@@ -51,11 +52,21 @@ impl Session {
         Ok(Client::connect(config).await?)
     }
 
+    /// Waits a moment for a file that is not there: `meshctl init mesh && meshctl serve mesh/n1 &` has the next command
+    /// typed before `init` is through.
+    fn await_config_path(&self) -> Result<PathBuf, Failure> {
+        let deadline = Instant::now() + CONFIG_PATIENCE;
+        loop {
+            let home = std::env::var_os("HOME").map(PathBuf::from);
+            match config_path(self.common.config.as_deref(), home) {
+                Err(_) if Instant::now() < deadline => std::thread::sleep(CONFIG_LOOK_EVERY),
+                found => return found,
+            }
+        }
+    }
+
     pub(crate) fn client_config(&self) -> Result<ClientConfig, Failure> {
-        let path = config_path(
-            self.common.config.as_deref(),
-            std::env::var_os("HOME").map(PathBuf::from),
-        )?;
+        let path = self.await_config_path()?;
         let mut config = ClientConfig::load(&path).map_err(|e| Failure::usage(e.to_string()))?;
         if !self.common.nodes.is_empty() {
             config.nodes.clone_from(&self.common.nodes);
@@ -66,6 +77,10 @@ impl Session {
         Ok(config)
     }
 }
+
+/// How long a command waits for its configuration to appear, and how often it looks.
+const CONFIG_PATIENCE: Duration = Duration::from_millis(400);
+const CONFIG_LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The file that was named, or the first of the two default ones that is there.
 fn config_path(named: Option<&Path>, home: Option<PathBuf>) -> Result<PathBuf, Failure> {

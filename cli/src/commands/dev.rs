@@ -49,7 +49,12 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
     session.out.flush()?;
     let outcome = supervise(name, &mut node, &mut interrupt).await;
     let stopped = match outcome {
-        Ended::Asked => stop(name, node).await,
+        Ended::Asked => tokio::select! {
+            stopped = stop(name, node) => stopped,
+            signal = interrupt.received() => Err(Failure::failed(format!(
+                "killed the nodes after a second signal, {signal}: nothing acknowledged is lost"
+            ))),
+        },
         Ended::ByItself(failure) => Err(failure),
     };
     // The log ends with the process; its last lines say why.

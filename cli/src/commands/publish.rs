@@ -127,7 +127,14 @@ fn open_input(args: &mut Args, session: &Session) -> Result<(Batches, ProgressBa
             };
             Ok((lines::batches(file, template)?, progress))
         }
-        _ => Ok((lines::batches(io::stdin(), template)?, hidden)),
+        _ => {
+            if io::stdin().is_terminal() {
+                session
+                    .out
+                    .progress("reading records from the terminal, one a line; Ctrl-D ends");
+            }
+            Ok((lines::batches(io::stdin(), template)?, hidden))
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::signals::Interrupt;
   meshctl serve mesh/n1 --log info,mesh_net=debug
 
 Prints `ready HOST:PORT` on stdout once it serves; logs go to stderr. At SIGTERM or SIGINT it finishes what it has
-accepted, refuses new work and closes. It exits with 1 and the reason when its store stops, as after a failed write.")]
+accepted, refuses new work and closes; a second signal ends it at once. It exits with 1 and the reason when its store stops, as after a failed write.")]
 pub(crate) struct Args {
     /// The node's folder, made by `meshctl init`
     folder: PathBuf,
@@ -37,6 +37,7 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
         |e: &dyn std::fmt::Display| Failure::failed(format!("{}: {e}", args.folder.display()));
     let config = NodeConfig::load(&args.folder).map_err(|e| failed(&e))?;
     let node = Node::start(config).await.map_err(|e| failed(&e))?;
+    tracing::info!(name = node.name(), address = %node.addr(), "serving");
     session.out.line(format!("ready {}", node.addr()))?;
     session.out.flush()?;
 
@@ -46,7 +47,12 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
         cause = node.stopped() => return Err(failed(&cause)),
     };
     tracing::info!("stopping after {cause}");
-    node.shutdown().await.map_err(|e| failed(&e))
+    tokio::select! {
+        closed = node.shutdown() => closed.map_err(|e| failed(&e)),
+        signal = interrupt.received() => Err(Failure::failed(format!(
+            "stopped at once by a second signal, {signal}: nothing acknowledged is lost"
+        ))),
+    }
 }
 
 /// Waits for the end of stdin on a thread that the process does not wait for.

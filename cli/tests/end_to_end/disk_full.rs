@@ -28,6 +28,17 @@ impl SmallDisk {
     }
 }
 
+impl SmallDisk {
+    fn remount(&self, mode: &str) {
+        let options = format!("remount,{mode}");
+        let remounted = Command::new("mount")
+            .args(["-o", &options])
+            .arg(&self.0)
+            .status();
+        assert!(remounted.unwrap().success());
+    }
+}
+
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         // Lazily: a node that is still being reaped may hold it open.
@@ -127,6 +138,20 @@ fn a_trim_at_the_reserve_gives_the_space_back() {
     );
     assert_eq!(mesh.ok(&["tail", "t"]), b"resumed\n");
     assert!(mesh.is_up());
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_is_refused() {
+    let Some((mut mesh, disk)) = mesh_on_a_small_disk() else {
+        return;
+    };
+    mesh.ok(&["put", "k", "v"]);
+    assert!(mesh.stop().success());
+    disk.remount("ro");
+    mesh.serve_refused().refused(1, &["data", "Read-only"]);
+    disk.remount("rw");
+    mesh.serve();
+    assert_eq!(mesh.ok(&["get", "k"]), b"v");
 }
 
 fn fill(path: &Path, bytes: u64) {

@@ -199,3 +199,23 @@ fn newest_log(db: &std::path::Path) -> std::path::PathBuf {
         .max()
         .unwrap()
 }
+
+#[test]
+fn the_data_of_another_cluster_is_refused() {
+    let mesh = Mesh::stopped();
+    let mut other = Mesh::start();
+    other.ok(&["put", "k", "v"]);
+    assert!(other.stop().success());
+    fs::rename(mesh.path("mesh/n1/data"), mesh.path("aside")).unwrap();
+    fs::rename(other.path("mesh/n1/data"), mesh.path("mesh/n1/data")).unwrap();
+    mesh.serve_refused().refused(1, &["another node's data"]);
+}
+
+#[test]
+fn a_second_signal_ends_a_stopping_node_and_nothing_is_lost() {
+    let mut mesh = Mesh::start();
+    mesh.ok(&["publish", "t", "v"]);
+    mesh.stop_twice();
+    mesh.serve();
+    assert_eq!(mesh.ok(&["tail", "t"]), b"v\n");
+}

@@ -143,6 +143,14 @@ impl Mesh {
         wait(&mut node.child).expect("the node stops at SIGTERM")
     }
 
+    /// SIGTERM twice: the node ends, cleanly or at once.
+    pub(crate) fn stop_twice(&mut self) {
+        let mut node = self.node.take().expect("the node runs");
+        signal(&node.child, Signal::TERM);
+        signal(&node.child, Signal::TERM);
+        wait(&mut node.child).expect("the node stops at SIGTERM");
+    }
+
     /// Whether the node still runs.
     pub(crate) fn is_up(&mut self) -> bool {
         self.node

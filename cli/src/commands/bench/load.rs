@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::io::{self, IsTerminal};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
@@ -38,6 +38,19 @@ pub(super) struct Load {
 pub(super) struct Ticket {
     pub(super) first: u64,
     pub(super) count: u64,
+}
+
+/// What the workers of one run share. One histogram for all: hundreds of their own would not stay in the cache.
+struct Shared {
+    sent: AtomicU64,
+    latency: Mutex<Histogram<u64>>,
+    progress: ProgressBar,
+}
+
+impl Shared {
+    fn latency(&self) -> MutexGuard<'_, Histogram<u64>> {
+        self.latency.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Load {
@@ -92,25 +105,23 @@ impl Load {
         F: Fn(Ticket) -> C + Clone + Send + 'static,
         C: Future<Output = Result<(), ClientError>> + Send,
     {
-        let progress = self.progress(title);
-        let sent = Arc::new(AtomicU64::new(0));
+        let shared = Arc::new(Shared {
+            sent: AtomicU64::new(0),
+            latency: Mutex::new(histogram()?),
+            progress: self.progress(title),
+        });
         let began = Instant::now();
         let mut workers = JoinSet::new();
         for _ in 0..self.workers {
-            let (load, sent, progress, call) =
-                (self.clone(), sent.clone(), progress.clone(), call.clone());
-            workers.spawn(async move { load.work(&sent, &progress, call).await });
+            let (load, shared, call) = (self.clone(), shared.clone(), call.clone());
+            workers.spawn(async move { load.work(&shared, call).await });
         }
-        let mut latency = histogram()?;
         while let Some(worker) = workers.join_next().await {
-            let worker =
-                worker.map_err(|e| Failure::failed(format!("a worker ended early: {e}")))??;
-            latency
-                .add(worker)
-                .map_err(|e| Failure::failed(format!("cannot add up latencies: {e}")))?;
+            worker.map_err(|e| Failure::failed(format!("a worker ended early: {e}")))??;
         }
         let took = began.elapsed();
-        progress.finish_and_clear();
+        shared.progress.finish_and_clear();
+        let latency = shared.latency().clone();
         Ok(Measured {
             records: self.records,
             bytes: self.records * self.size as u64,
@@ -120,27 +131,21 @@ impl Load {
     }
 
     /// One request after the other, until every record has been taken.
-    async fn work<F, C>(
-        &self,
-        sent: &AtomicU64,
-        progress: &ProgressBar,
-        call: F,
-    ) -> Result<Histogram<u64>, Failure>
+    async fn work<F, C>(&self, shared: &Shared, call: F) -> Result<(), Failure>
     where
         F: Fn(Ticket) -> C,
         C: Future<Output = Result<(), ClientError>>,
     {
-        let mut latency = histogram()?;
         loop {
-            let first = sent.fetch_add(self.batch, Ordering::Relaxed);
+            let first = shared.sent.fetch_add(self.batch, Ordering::Relaxed);
             if first >= self.records {
-                return Ok(latency);
+                return Ok(());
             }
             let count = self.batch.min(self.records - first);
             let began = Instant::now();
             call(Ticket { first, count }).await?;
-            note(&mut latency, began);
-            progress.inc(count);
+            note(&mut shared.latency(), began);
+            shared.progress.inc(count);
         }
     }
 

@@ -5,7 +5,7 @@ use crate::error::Failure;
 
 /// `address` is where the node of the tour serves.
 pub(super) async fn refusals(tour: &mut Tour<'_>, address: &str) -> Result<(), Failure> {
-    tour.heading("Identities: no certificate, no service")?;
+    tour.heading("Identities: everyone proves who they are, and may do what they were granted")?;
     tour.meshctl(&[
         "ca",
         "issue",
