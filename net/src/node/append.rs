@@ -31,57 +31,54 @@ const BATCH_OVERHEAD_BYTES: usize = 1_024;
 /// must not come after that: renumbered in between, a batch could take the place of another.
 #[derive(Debug, Default)]
 pub(super) struct Producers {
-    current: Mutex<Current>,
-}
-
-#[derive(Debug, Default)]
-struct Current {
-    streams: HashMap<Bytes, u64>,
-    opened: u64,
+    current: Mutex<HashMap<Bytes, Arc<Mutex<bool>>>>,
 }
 
 /// A producer's hold on its newest stream.
 struct Claim {
     shared: Arc<Shared>,
     writer: Bytes,
-    stream: u64,
+    /// Whether no newer stream has taken over.
+    is_current: Arc<Mutex<bool>>,
 }
 
-impl Producers {
-    fn lock(&self) -> MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Claim {
+    /// When this returns, the producer's older stream hands nothing more to the engine.
     fn new(shared: &Arc<Shared>, writer: Bytes) -> Claim {
-        let mut current = shared.producers.lock();
-        current.opened += 1;
-        let stream = current.opened;
-        current.streams.insert(writer.clone(), stream);
+        let is_current = Arc::new(Mutex::new(true));
+        let older = lock(&shared.producers.current).insert(writer.clone(), Arc::clone(&is_current));
+        if let Some(older) = older {
+            *lock(&older) = false;
+        }
         Claim {
             shared: Arc::clone(shared),
             writer,
-            stream,
+            is_current,
         }
     }
 
     /// Does `work` unless a newer stream has taken over, which cannot happen meanwhile.
     fn while_current(&self, work: impl FnOnce()) -> bool {
-        let current = self.shared.producers.lock();
-        let is_current = current.streams.get(&self.writer) == Some(&self.stream);
-        if is_current {
+        let is_current = lock(&self.is_current);
+        if *is_current {
             work();
         }
-        is_current
+        *is_current
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let mut current = self.shared.producers.lock();
-        if current.streams.get(&self.writer) == Some(&self.stream) {
-            current.streams.remove(&self.writer);
+        let mut current = lock(&self.shared.producers.current);
+        if current
+            .get(&self.writer)
+            .is_some_and(|newest| Arc::ptr_eq(newest, &self.is_current))
+        {
+            current.remove(&self.writer);
         }
     }
 }
@@ -103,7 +100,7 @@ struct OutboxState {
 
 impl Outbox {
     fn lock(&self) -> MutexGuard<'_, OutboxState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn begin(&self) {
@@ -155,7 +152,9 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, open: &AppendOpen
         writer,
     } = stream;
     let outbox = Arc::new(Outbox::default());
-    let claim = Claim::new(&shared, open.writer.clone());
+    // One client cannot cut another's stream off by using its name.
+    let writer_name = [peer.name.as_bytes(), b"/", &open.writer].concat();
+    let claim = Claim::new(&shared, writer_name.into());
     let intake = Intake {
         shared: &shared,
         peer: &peer,

@@ -4,15 +4,15 @@
 //! - `connection`: who may connect, and what a stream asks for;
 //! - `unary`: requests of one question and one answer; `append` and `tail`: the streams that stay;
 //! - `commits`, `topics`: what the streams share; `reply`: the engine's errors in the words of the wire;
-//! - `upkeep`: retention, expiry and scrub by the clock; `tasks`: the only place that spawns.
+//! - `upkeep`: retention, expiry and scrub by the clock; `running`: the tasks, and how they stop.
 
 mod append;
 mod commits;
 mod config;
 mod connection;
 mod reply;
+mod running;
 mod tail;
-mod tasks;
 mod topics;
 mod unary;
 mod upkeep;
@@ -33,7 +33,7 @@ pub use self::config::{NODE_FILE, NodeConfig, NodeConfigError};
 
 use self::append::Producers;
 use self::commits::Commits;
-use self::tasks::Tasks;
+use self::running::Running;
 use self::topics::TopicNames;
 use crate::identity::{Credentials, IdentityError, Peer, PeerError, Role};
 use crate::quic::{EndpointError, server_endpoint};
@@ -107,7 +107,7 @@ pub(crate) struct Shared {
     commits: Arc<Commits>,
     names: TopicNames,
     producers: Producers,
-    tasks: Tasks,
+    tasks: Running,
     /// Bytes of appends and writes that the engine may hold: what keeps its queue from ever blocking a task.
     queue_bytes: Arc<Semaphore>,
     addr: SocketAddr,
@@ -162,7 +162,7 @@ impl Node {
             commits,
             names: TopicNames::default(),
             producers: Producers::default(),
-            tasks: Tasks::default(),
+            tasks: Running::default(),
             queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
             addr,
             started: Instant::now(),

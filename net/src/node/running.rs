@@ -8,13 +8,13 @@ use crate::tasks::TaskSet;
 
 /// Every task of the node: connections, streams, upkeep.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tasks {
+pub(super) struct Running {
     set: TaskSet,
     stopping: CancellationToken,
 }
 
-impl Tasks {
-    /// Runs `task`, which ends by itself or once [`Tasks::stopping`] resolves.
+impl Running {
+    /// Runs `task`, which ends by itself or once [`Running::stopping`] resolves.
     pub(super) fn spawn(
         &self,
         name: &'static str,
@@ -23,12 +23,12 @@ impl Tasks {
         self.set.spawn(name, task);
     }
 
-    /// Resolves once [`Tasks::stop`] was called.
+    /// Resolves once [`Running::stop`] was called.
     pub(super) async fn stopping(&self) {
         self.stopping.cancelled().await;
     }
 
-    /// Whether [`Tasks::stop`] was called.
+    /// Whether [`Running::stop`] was called.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.is_cancelled()
     }
