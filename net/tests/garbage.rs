@@ -1,4 +1,9 @@
 //! What is not of the protocol: answered or dropped, and the node stays up.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails"
+)]
 
 mod support;
 

@@ -1,4 +1,9 @@
 //! Publishing: batches, order, limits, refusals, and retries that append nothing twice.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails"
+)]
 
 mod support;
 

@@ -1,4 +1,9 @@
 //! How a node starts, refuses to start, and stops.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails"
+)]
 
 mod support;
 

@@ -1,4 +1,9 @@
 //! Tails: where they begin and end, what they say, and that they go on by themselves.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails"
+)]
 
 mod support;
 
