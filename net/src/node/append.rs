@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use mesh_engine::{Append, AppendError, Appended, TopicConfig, TopicError};
 use mesh_ring::ids::TopicKey;
+use prost::Message;
 use quinn::RecvStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -13,6 +14,7 @@ use super::connection::Stream;
 use super::{Shared, reply, unary};
 use crate::identity::{Access, Peer};
 use crate::tasks::blocking;
+use crate::wire::FRAME_HEADER_BYTES_MAX;
 use crate::wire::frame::{FrameReader, FrameWriter};
 use crate::wire::proto::{self, AppendOpen, Appends, Error, ErrorCode};
 
@@ -24,6 +26,9 @@ const WRITER_BYTES_MAX: usize = 64;
 
 /// Memory that a batch holds in the engine's queue beside its bytes, as the engine counts it, with a margin.
 const BATCH_OVERHEAD_BYTES: usize = 1_024;
+
+/// What an answer takes in its frame's header beside itself: its tag and its length, in bytes.
+const ANSWER_FIELD_BYTES: usize = 8;
 
 /// Which stream each producer sends on.
 ///
@@ -150,47 +155,68 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, open: &AppendOpen
         peer,
         reader,
         writer,
+        intake,
     } = stream;
     let outbox = Arc::new(Outbox::default());
     // One client cannot cut another's stream off by using its name.
     let writer_name = [peer.name.as_bytes(), b"/", &open.writer].concat();
     let claim = Claim::new(&shared, writer_name.into());
-    let intake = Intake {
+    let taking = Intake {
         shared: &shared,
         peer: &peer,
         claim,
         outbox: &outbox,
+        intake: &intake,
     };
-    tokio::join!(intake.run(reader), write_answers(&outbox, writer));
+    tokio::join!(taking.run(reader), write_answers(&outbox, writer));
 }
 
 async fn write_answers(outbox: &Outbox, mut writer: FrameWriter) {
     let ended = loop {
         match outbox.take().await {
             Ok(ready) => {
-                let (appended, places): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
-                // Where the stream is lost, the answers are too; what was accepted is still written and counted.
-                let _ = writer
-                    .header(&Appends {
-                        appended,
-                        fatal: None,
-                    })
-                    .await;
+                let (answers, places): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
+                for appended in fitting(answers) {
+                    // Where the stream is lost, the answers are too; what was accepted is still written and counted.
+                    let _ = writer
+                        .header(&Appends {
+                            appended,
+                            ..Appends::default()
+                        })
+                        .await;
+                }
                 drop(places);
             }
             Err(ended) => break ended,
         }
     };
     if let Some(error) = ended {
-        let _ = writer
-            .header(&Appends {
-                appended: Vec::new(),
-                fatal: Some(error),
-            })
-            .await;
+        let fatal = Appends {
+            fatal: Some(error),
+            ..Appends::default()
+        };
+        let _ = writer.header(&fatal).await;
     }
     writer.finish();
     writer.delivered().await;
+}
+
+/// Splits answers so that each part fits one frame's header.
+fn fitting(answers: Vec<proto::Appended>) -> Vec<Vec<proto::Appended>> {
+    let mut parts = vec![Vec::new()];
+    let mut bytes = 0;
+    for answer in answers {
+        let more = answer.encoded_len() + ANSWER_FIELD_BYTES;
+        if bytes + more > FRAME_HEADER_BYTES_MAX {
+            parts.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += more;
+        if let Some(part) = parts.last_mut() {
+            part.push(answer);
+        }
+    }
+    parts
 }
 
 struct Intake<'a> {
@@ -198,6 +224,8 @@ struct Intake<'a> {
     peer: &'a Peer,
     claim: Claim,
     outbox: &'a Arc<Outbox>,
+    /// The connection's bound on bodies that the engine has not taken.
+    intake: &'a Arc<Semaphore>,
 }
 
 impl Intake<'_> {
@@ -213,6 +241,9 @@ impl Intake<'_> {
                 Ok(None) => break None,
                 Err(error) if error.is_malformed() => break Some(reply::malformed(error)),
                 Err(_) => break None,
+            };
+            let Some(_admitted) = Stream::admit(self.intake, length).await else {
+                break None;
             };
             let batch = match reader.body_vec(length).await {
                 Ok(batch) => batch,
@@ -346,4 +377,28 @@ fn refused(request: u64, error: Error) -> proto::Appended {
 
 fn superseded() -> Error {
     reply::error(ErrorCode::Stopping, "this producer sends on a newer stream")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_answers_are_split_so_that_each_part_fits_a_frame() {
+        let refusal = || refused(7, reply::invalid("x".repeat(300)));
+        let parts = fitting((0..STREAM_BATCHES_MAX).map(|_| refusal()).collect());
+        assert!(parts.len() > 1);
+        assert_eq!(
+            parts.iter().map(Vec::len).sum::<usize>(),
+            STREAM_BATCHES_MAX
+        );
+        for appended in parts {
+            let frame = Appends {
+                appended,
+                ..Appends::default()
+            };
+            assert!(frame.encoded_len() <= FRAME_HEADER_BYTES_MAX);
+        }
+        assert_eq!(fitting(vec![refusal()]).len(), 1);
+    }
 }

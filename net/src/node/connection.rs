@@ -5,14 +5,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quinn::{Connection, Endpoint, Incoming, RecvStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Shared, append, close, reply, tail, unary};
 use crate::identity::Peer;
-use crate::wire::PROTOCOL_VERSION;
 use crate::wire::frame::{FrameError, FrameReader, FrameWriter};
 use crate::wire::proto::{
     Error, ErrorCode, Reply, Request, reply::Kind as ReplyKind, request::Kind,
 };
+use crate::wire::{FRAME_BODY_BYTES_MAX, PROTOCOL_VERSION};
 
 /// How long a stream may take to say what it wants, and a handshake to end.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,7 +23,12 @@ pub(super) struct Stream {
     pub(super) peer: Arc<Peer>,
     pub(super) reader: FrameReader<RecvStream>,
     pub(super) writer: FrameWriter,
+    /// What the streams of this connection may hold in bodies that nobody has taken yet.
+    pub(super) intake: Arc<Semaphore>,
 }
+
+/// Most bytes of bodies that one connection makes the node hold before the engine takes them.
+const INTAKE_BYTES_MAX: usize = 4 * FRAME_BODY_BYTES_MAX;
 
 /// Takes connections until the node stops.
 pub(super) async fn accept(shared: Arc<Shared>, endpoint: Endpoint) {
@@ -59,6 +65,7 @@ async fn connection(shared: Arc<Shared>, incoming: Incoming) {
 }
 
 async fn serve(shared: &Arc<Shared>, connection: &Connection, peer: &Arc<Peer>) {
+    let intake = Arc::new(Semaphore::new(INTAKE_BYTES_MAX));
     loop {
         let stream = tokio::select! {
             () = shared.tasks.stopping() => return,
@@ -69,6 +76,7 @@ async fn serve(shared: &Arc<Shared>, connection: &Connection, peer: &Arc<Peer>) 
             peer: Arc::clone(peer),
             reader: FrameReader::new(receive),
             writer: FrameWriter::new(send),
+            intake: Arc::clone(&intake),
         };
         let shared_too = Arc::clone(shared);
         shared
@@ -80,11 +88,11 @@ async fn serve(shared: &Arc<Shared>, connection: &Connection, peer: &Arc<Peer>) 
 /// Answers one stream. What is not of this protocol is answered as far as possible and ends the stream, no more.
 async fn serve_stream(shared: Arc<Shared>, mut stream: Stream) {
     let opening = tokio::select! {
-        opening = tokio::time::timeout(OPENING_TIMEOUT, stream.reader.frame::<Request>()) => opening,
+        opening = tokio::time::timeout(OPENING_TIMEOUT, stream.reader.header::<Request>()) => opening,
         () = shared.tasks.stopping() => return stream.refuse(reply::stopping()).await,
     };
-    let (request, body) = match opening {
-        Ok(Ok(Some(frame))) => frame,
+    let (request, length) = match opening {
+        Ok(Ok(Some(header))) => header,
         Ok(Ok(None)) => return,
         Ok(Err(error)) if error.is_malformed() => {
             return stream.refuse(reply::malformed(error)).await;
@@ -107,7 +115,7 @@ async fn serve_stream(shared: Arc<Shared>, mut stream: Stream) {
         }
         Some(Kind::Append(open)) => append::serve(shared, stream, &open).await,
         Some(Kind::Tail(open)) => tail::serve(shared, stream, open).await,
-        Some(kind) => unary::serve(&shared, stream, kind, body).await,
+        Some(kind) => unary::serve(&shared, stream, kind, length).await,
     }
 }
 
@@ -121,6 +129,15 @@ fn unsupported(version: u32) -> Error {
 }
 
 impl Stream {
+    /// Waits until the connection's streams hold little enough for a body of `length` bytes; the permit is that body's.
+    pub(super) async fn admit(
+        intake: &Arc<Semaphore>,
+        length: usize,
+    ) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(length.min(INTAKE_BYTES_MAX)).ok()?;
+        Arc::clone(intake).acquire_many_owned(bytes).await.ok()
+    }
+
     /// Answers with an error and ends the stream.
     pub(super) async fn refuse(mut self, error: Error) {
         let reply = Reply {

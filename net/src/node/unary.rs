@@ -26,8 +26,16 @@ type Answers = Vec<(Answer, Bytes)>;
 /// Memory that a write holds in the engine's queue beside its value, in bytes, as the engine counts it, with a margin.
 const WRITE_BYTES: usize = 2_048;
 
-pub(super) async fn serve(shared: &Arc<Shared>, mut stream: Stream, kind: Kind, body: Bytes) {
+pub(super) async fn serve(shared: &Arc<Shared>, mut stream: Stream, kind: Kind, length: usize) {
     let peer = Arc::clone(&stream.peer);
+    let Some(_admitted) = Stream::admit(&stream.intake, length).await else {
+        return;
+    };
+    let body = match stream.reader.body(length).await {
+        Ok(body) => body,
+        Err(error) if error.is_malformed() => return stream.refuse(reply::malformed(error)).await,
+        Err(_) => return,
+    };
     let answers = match answer(shared, &peer, kind, body).await {
         Ok(answers) => answers,
         Err(error) => return stream.refuse(error).await,
