@@ -22,7 +22,7 @@ use crate::lock::DirectoryLock;
 use crate::open::{self, Opened};
 use crate::options::{Clock, Options};
 use crate::read;
-use crate::reclaim::{Garbage, Reclaimed};
+use crate::reclaim::Garbage;
 use crate::scrub::{self, Pace, ScrubReport};
 use crate::space::Space;
 use crate::storage::{self, FamilyUsage};
@@ -81,6 +81,7 @@ impl Engine {
             identity,
             boot,
             clock_bound,
+            age_ms,
             lock,
         } = open::open(data, &options)?;
         let store = Arc::new(store);
@@ -92,8 +93,10 @@ impl Engine {
             boot,
             partitions: identity.partitions,
             clock_bound,
+            age_ms: age_ms.unwrap_or(0),
         };
         let clock = Arc::clone(&options.clock);
+        let schedule = Schedule::new(age_ms, &options);
         let writer = Writer::new(
             Arc::clone(&store),
             Arc::clone(&queue),
@@ -110,7 +113,6 @@ impl Engine {
                 detail: error.to_string(),
             })?;
         let writer = Mutex::new(Some(thread));
-        let schedule = Schedule::default();
         Ok(Engine {
             store,
             queue,
@@ -374,12 +376,6 @@ impl Engine {
 
     // The disk.
 
-    /// Gives back the disk space of trimmed and deleted records; `now` also where there is little of it. Runs as long
-    /// as the compaction takes.
-    pub fn reclaim(&self, now: bool) -> Reclaimed {
-        self.garbage.reclaim(&self.store, now)
-    }
-
     /// Reads everything that is stored and reports what does not match its checksum. `pace` is asked after each step.
     pub fn scrub(&self, pace: Pace<'_>) -> ScrubReport {
         scrub::scrub(&self.store, self.identity.partitions, pace)
@@ -401,6 +397,10 @@ impl Engine {
 
     pub(crate) fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    pub(crate) fn garbage(&self) -> &Garbage {
+        &self.garbage
     }
 
     pub(crate) fn schedule(&self) -> &Schedule {

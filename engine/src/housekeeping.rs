@@ -2,9 +2,9 @@
 //!
 //! Each pass decides from what is stored and changes it only through the writer, as anyone else would.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use mesh_ring::age::{AgeClock, Reading};
 use mesh_ring::ids::{Offset, PartitionId, ProducerId, TopicId, TopicKey};
 use mesh_ring::limits::PRODUCER_AGE_MS_MAX;
 
@@ -13,6 +13,7 @@ use crate::codec::only_u64;
 use crate::engine::{Answer, Engine};
 use crate::error::{ReadError, Stopped};
 use crate::keys::{self, family};
+use crate::options::{Clock, Options};
 use crate::read;
 use crate::writer::Op;
 
@@ -22,10 +23,83 @@ const SWEEP_MAX: usize = 10_000;
 /// How often the producers are looked through, in milliseconds.
 const PRODUCERS_EVERY_MS: u64 = 60 * 60 * 1000;
 
-/// When the slow parts of housekeeping ran last.
-#[derive(Debug, Default)]
+/// How often the time by which ages are judged is made durable, in milliseconds: what a restart may forget of it.
+const AGE_EVERY_MS: u64 = 60 * 1000;
+
+/// What housekeeping remembers from pass to pass.
 pub(crate) struct Schedule {
-    producers_ms: Mutex<u64>,
+    wall: Clock,
+    steady: Clock,
+    state: Mutex<State>,
+}
+
+struct State {
+    ages: AgeClock,
+    /// What was made durable of it last.
+    noted_ms: Option<u64>,
+    /// Whether it was said that the wall clock is not believed.
+    warned: bool,
+    /// When the producers were looked through.
+    producers_ms: u64,
+}
+
+impl Schedule {
+    /// `judged_ms`: the time by which ages were judged last, in an earlier run.
+    pub(crate) fn new(judged_ms: Option<u64>, options: &Options) -> Schedule {
+        let (wall, steady) = (Arc::clone(&options.clock), Arc::clone(&options.steady));
+        let now = Reading {
+            wall_ms: wall(),
+            steady_ms: steady(),
+        };
+        let state = State {
+            ages: AgeClock::new(judged_ms, now),
+            noted_ms: judged_ms,
+            warned: false,
+            producers_ms: 0,
+        };
+        Schedule {
+            wall,
+            steady,
+            state: Mutex::new(state),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time by which this pass judges ages, and whether to make it durable.
+    fn judge(&self) -> (u64, bool) {
+        let mut state = self.lock();
+        let judged = state.ages.judge(Reading {
+            wall_ms: (self.wall)(),
+            steady_ms: (self.steady)(),
+        });
+        if let (Some(ahead_ms), false) = (judged.ahead_ms, state.warned) {
+            tracing::warn!(
+                ahead_ms,
+                "the clock is ahead of where it should be: ages are judged without it until it has kept step for an hour"
+            );
+        }
+        state.warned = judged.ahead_ms.is_some();
+        let due = state
+            .noted_ms
+            .is_none_or(|noted| judged.now_ms >= noted.saturating_add(AGE_EVERY_MS));
+        if due {
+            state.noted_ms = Some(judged.now_ms);
+        }
+        (judged.now_ms, due)
+    }
+
+    /// Whether the producers are due.
+    fn producers_are_due(&self, now_ms: u64) -> bool {
+        let mut state = self.lock();
+        let due = now_ms.saturating_sub(state.producers_ms) >= PRODUCERS_EVERY_MS;
+        if due {
+            state.producers_ms = now_ms;
+        }
+        due
+    }
 }
 
 /// What one pass of housekeeping did.
@@ -48,7 +122,15 @@ impl Engine {
         if let Some(stopped) = self.queue().stopped() {
             return Err(stopped);
         }
-        let now_ms = self.now_ms();
+        let (now_ms, note) = self.schedule().judge();
+        if note {
+            // Before anything is ended by it: after a restart no earlier time may be judged by.
+            self.ask(|done| Op::JudgeAges { now_ms, done })
+                .wait()
+                .map_err(|error| Stopped {
+                    cause: error.to_string(),
+                })?;
+        }
         let mut done = Housekeeping::default();
         for partition in (0..self.identity().partitions).map(PartitionId) {
             for topic in self.retained(partition) {
@@ -59,13 +141,7 @@ impl Engine {
             }
         }
         done.swept = self.sweep(now_ms);
-        let mut last = self
-            .schedule()
-            .producers_ms
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if now_ms.saturating_sub(*last) >= PRODUCERS_EVERY_MS {
-            *last = now_ms;
+        if self.schedule().producers_are_due(now_ms) {
             done.producers = self.expire_producers(now_ms.saturating_sub(PRODUCER_AGE_MS_MAX));
         }
         Ok(done)
@@ -81,6 +157,7 @@ impl Engine {
             topics.extend(keys::parse_retained_key(key));
             iterator.next();
         }
+        warn_if_cut_short("retention", &iterator);
         topics
     }
 
@@ -109,11 +186,13 @@ impl Engine {
             due.push((due_ms, partition, key.to_vec()));
             iterator.next();
         }
+        warn_if_cut_short("expiry", &iterator);
         drop(iterator);
         let answers: Vec<_> = due
             .into_iter()
             .map(|(due_ms, partition, key)| {
                 self.ask(|done| Op::Sweep {
+                    now_ms,
                     due_ms,
                     partition,
                     key,
@@ -142,6 +221,7 @@ impl Engine {
             }
             iterator.next();
         }
+        warn_if_cut_short("the expiry of producers", &iterator);
         drop(iterator);
         let answers: Vec<_> = quiet
             .into_iter()
@@ -191,6 +271,13 @@ fn retained_from(
         }
     }
     Ok(first)
+}
+
+/// Says that a pass did not see everything.
+fn warn_if_cut_short(what: &str, iterator: &rocksdb::DBRawIterator<'_>) {
+    if let Err(error) = iterator.status() {
+        tracing::error!(%error, "{what} cannot read all that it should: see the scrub");
+    }
 }
 
 fn parse_producer_key(key: &[u8]) -> Option<(TopicKey, ProducerId)> {

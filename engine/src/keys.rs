@@ -47,6 +47,8 @@ pub mod meta {
     pub const BOOT: &[u8] = b"boot";
     /// u64 BE: written when the writer falls idle, so that the last acknowledged group is never the last WAL record.
     pub const MARKER: &[u8] = b"marker";
+    /// u64 BE: unix milliseconds by which ages were judged last.
+    pub const AGE: &[u8] = b"age";
     /// u64 BE: no hybrid timestamp above this was ever given out.
     pub const CLOCK: &[u8] = b"clock";
 }
@@ -56,6 +58,7 @@ const NAME: u8 = 1;
 const TOPIC: u8 = 2;
 const EXTENT: u8 = 3;
 const RETAINED: u8 = 4;
+const GARBAGE: u8 = 5;
 
 fn partition_prefixed(partition: PartitionId, rest: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(2 + rest.len());
@@ -174,12 +177,32 @@ pub fn retained_prefix(partition: PartitionId) -> Vec<u8> {
 
 /// The topic that a key made by [`retained_key`] names.
 pub fn parse_retained_key(key: &[u8]) -> Option<TopicKey> {
+    parse_tagged_topic(RETAINED, key)
+}
+
+fn parse_tagged_topic(tag: u8, key: &[u8]) -> Option<TopicKey> {
     let (partition, rest) = key.split_at_checked(2)?;
-    let id = rest.strip_prefix(&[RETAINED])?;
+    let id = rest.strip_prefix(&[tag])?;
     Some(TopicKey {
         partition: PartitionId(u16::from_be_bytes(partition.try_into().ok()?)),
         id: TopicId(u64::from_be_bytes(id.try_into().ok()?)),
     })
+}
+
+/// `topics` family. Key: partition u16 | 5 | topic id u64. Present while records of the topic that were trimmed or deleted
+/// still take disk space.
+pub fn garbage_key(topic: TopicKey) -> Vec<u8> {
+    tagged(topic.partition, GARBAGE, &topic.id.0.to_be_bytes())
+}
+
+/// What every topic of `partition` with garbage begins with in the `topics` family.
+pub fn garbage_prefix(partition: PartitionId) -> Vec<u8> {
+    tagged(partition, GARBAGE, &[])
+}
+
+/// The topic that a key made by [`garbage_key`] names.
+pub fn parse_garbage_key(key: &[u8]) -> Option<TopicKey> {
+    parse_tagged_topic(GARBAGE, key)
 }
 
 /// `producers` family. Key: partition u16 | topic id u64 | producer id.
@@ -258,6 +281,8 @@ mod tests {
         assert_eq!(retained_key(T), [1, 2, 4, 0, 0, 0, 0, 0, 0, 0, 7]);
         assert_eq!(parse_retained_key(&retained_key(T)), Some(T));
         assert_eq!(parse_retained_key(&extent_key(T)), None);
+        assert_eq!(garbage_key(T), [1, 2, 5, 0, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(parse_garbage_key(&garbage_key(T)), Some(T));
         assert_eq!(cursor_key(T, "a"), [1, 2, 0, 0, 0, 0, 0, 0, 0, 7, b'a']);
         assert_eq!(producer_key(T, ProducerId([3; 16]))[10..], [3; 16]);
     }
@@ -277,6 +302,7 @@ mod tests {
         assert_eq!(name_key(P, "n"), [1, 2, 1, b'n']);
         assert_eq!(name_prefix(P), [1, 2, 1]);
         assert_eq!(retained_prefix(P), [1, 2, 4]);
+        assert_eq!(garbage_prefix(P), [1, 2, 5]);
         assert_eq!(binding_key(P, b"k"), [1, 2, b'k']);
         assert_eq!(merkle_key(P, LeafId(0x0304)), [1, 2, 3, 4]);
         assert_eq!(expiry_key(1, P, b"k"), [0, 0, 0, 0, 0, 0, 0, 1, 1, 2, b'k']);

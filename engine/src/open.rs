@@ -30,6 +30,7 @@ pub(crate) struct Opened {
     pub(crate) identity: Identity,
     pub(crate) boot: u32,
     pub(crate) clock_bound: Hlc,
+    pub(crate) age_ms: Option<u64>,
     pub(crate) lock: DirectoryLock,
 }
 
@@ -215,11 +216,16 @@ fn read_meta(
             Hlc(only_u64(&clock).map_err(|error| damaged(format!("clock bound: {error}")))?)
         }
     };
+    let age_ms = match read(meta::AGE)? {
+        None => None,
+        Some(age) => Some(only_u64(&age).map_err(|error| damaged(format!("age: {error}")))?),
+    };
     Ok(Opened {
         store,
         identity,
         boot,
         clock_bound,
+        age_ms,
         lock,
     })
 }

@@ -32,6 +32,9 @@ pub struct Options {
     pub tombstone_age_ms: u64,
     /// Physical time.
     pub clock: Clock,
+    /// Milliseconds since any fixed moment, by a clock that never jumps and goes on while the machine sleeps: what keeps
+    /// a wrong physical clock from ending what is not old.
+    pub steady: Clock,
     /// Called on the writer's thread after each durable group; it must not block.
     pub on_committed: Option<OnCommitted>,
     /// Called on the writer's thread when a write or fsync has failed.
@@ -53,6 +56,7 @@ impl Default for Options {
             write_buffer_bytes: 64 << 20,
             tombstone_age_ms: 24 * 60 * 60 * 1000,
             clock: Arc::new(system_clock),
+            steady: Arc::new(steady_clock),
             on_committed: None,
             on_stopped: None,
         }
@@ -64,4 +68,10 @@ fn system_clock() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn steady_clock() -> u64 {
+    let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(since_boot.tv_sec).unwrap_or(0);
+    seconds * 1000 + u64::try_from(since_boot.tv_nsec).unwrap_or(0) / 1_000_000
 }

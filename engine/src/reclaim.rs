@@ -10,14 +10,16 @@
 //!    costs plain appends 30–50 % more bytes written. So it is off, and turned on here only while garbage is more than
 //!    [`GARBAGE_RATIO_MAX`] of all blob bytes: each byte moved frees at least a comparable amount.
 
-use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use mesh_ring::ids::{Offset, TopicId, TopicKey};
+use mesh_ring::ids::{Offset, PartitionId, TopicId, TopicKey};
 use rocksdb::{BottommostLevelCompaction, CompactOptions};
 
+use crate::codec::only_u64;
+use crate::engine::Engine;
 use crate::keys::{self, family};
 use crate::store::Store;
+use crate::writer::Op;
 
 /// Trimmed bytes that are worth a compaction of their ranges.
 const TRIMMED_BYTES_MIN: u64 = 32 << 20;
@@ -31,19 +33,32 @@ pub const GARBAGE_RATIO_MAX: f64 = 0.4;
 /// Most ranges that are compacted one by one; beyond it the whole family is.
 const RANGES_MAX: usize = 64;
 
-/// What trims and deletions have left behind since the last reclaim.
-#[derive(Debug, Default)]
+/// Whether a reclaim is worth it. Which topics have garbage is in the store, so that a restart forgets none.
+#[derive(Debug)]
 pub(crate) struct Garbage {
-    state: Mutex<State>,
+    due: Mutex<Due>,
     /// One reclaim at a time.
     running: Mutex<()>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    topics: HashSet<TopicKey>,
+#[derive(Debug)]
+struct Due {
     trimmed_bytes: u64,
-    deleted: bool,
+    /// A topic was deleted, or what is left from before the start is not known.
+    now: bool,
+}
+
+impl Default for Garbage {
+    fn default() -> Self {
+        let due = Due {
+            trimmed_bytes: 0,
+            now: true,
+        };
+        Garbage {
+            due: Mutex::new(due),
+            running: Mutex::new(()),
+        }
+    }
 }
 
 /// What a reclaim did.
@@ -58,31 +73,52 @@ pub struct Reclaimed {
 }
 
 impl Garbage {
-    pub(crate) fn note(&self, trimmed: &[(TopicKey, Offset, u64)], deleted: &HashSet<TopicKey>) {
-        if trimmed.is_empty() && deleted.is_empty() {
+    pub(crate) fn note(&self, trimmed: &[(TopicKey, Offset, u64)], deleted: bool) {
+        if trimmed.is_empty() && !deleted {
             return;
         }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.trimmed_bytes += trimmed.iter().map(|(_, _, bytes)| bytes).sum::<u64>();
-        state
-            .topics
-            .extend(trimmed.iter().map(|(topic, _, _)| *topic));
-        state.topics.extend(deleted);
-        state.deleted |= !deleted.is_empty();
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        due.trimmed_bytes += trimmed.iter().map(|(_, _, bytes)| bytes).sum::<u64>();
+        due.now |= deleted;
     }
 
-    /// Compacts what was trimmed, if that is worth it (or if `now`), then moves live payloads out of mostly dead files.
-    ///
-    /// Runs as long as compaction takes; reads and writes go on meanwhile.
-    pub(crate) fn reclaim(&self, store: &Store, now: bool) -> Reclaimed {
-        let _running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+    fn take_due(&self) -> bool {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = due.now || due.trimmed_bytes >= TRIMMED_BYTES_MIN;
+        if is_due {
+            *due = Due {
+                trimmed_bytes: 0,
+                now: false,
+            };
+        }
+        is_due
+    }
+}
+
+impl Engine {
+    /// Gives back the disk space of trimmed and deleted records, where there is enough of it to be worth it; with `now`
+    /// also where there is little. Runs as long as compaction takes; reads and writes go on meanwhile. What a crash
+    /// interrupts is taken up after the next start.
+    pub fn reclaim(&self, now: bool) -> Reclaimed {
+        let store = self.store();
+        let garbage = self.garbage();
+        let _running = garbage
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let before = blob_bytes(store);
-        if let Some(topics) = self.take(now) {
-            // A write-ahead log lives as long as one family has not flushed what is in it.
-            if let Err(error) = store.flush_all() {
-                tracing::warn!(%error, "reclaim could not flush");
+        if garbage.take_due() || now {
+            let topics = topics_with_garbage(store, self.identity().partitions);
+            if !topics.is_empty() {
+                // A write-ahead log lives as long as one family has not flushed what is in it.
+                if let Err(error) = store.flush_all() {
+                    tracing::warn!(%error, "reclaim could not flush");
+                }
+                compact_ranges(store, &topics);
+                if let Err(error) = self.ask(|done| Op::Reclaimed { topics, done }).wait() {
+                    tracing::warn!(%error, "reclaim could not be noted; it is done again after the next start");
+                }
             }
-            compact_ranges(store, &topics);
         }
         let moved = is_mostly_garbage(store) && move_live(store);
         Reclaimed {
@@ -91,15 +127,26 @@ impl Garbage {
             moved,
         }
     }
-
-    fn take(&self, now: bool) -> Option<HashSet<TopicKey>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = now || state.deleted || state.trimmed_bytes >= TRIMMED_BYTES_MIN;
-        (due && !state.topics.is_empty()).then(|| std::mem::take(&mut *state).topics)
-    }
 }
 
-fn compact_ranges(store: &Store, topics: &HashSet<TopicKey>) {
+/// Topics with garbage, and up to which offset.
+fn topics_with_garbage(store: &Store, partitions: u16) -> Vec<(TopicKey, Offset)> {
+    let mut topics = Vec::new();
+    for partition in (0..partitions).map(PartitionId) {
+        let mut iterator = store.iterate(family::TOPICS, &keys::garbage_prefix(partition));
+        iterator.seek_to_first();
+        while let Some((key, upto)) = iterator.item() {
+            topics.extend(keys::parse_garbage_key(key).zip(only_u64(upto).ok()));
+            iterator.next();
+        }
+        if let Err(error) = iterator.status() {
+            tracing::error!(%partition, %error, "reclaim cannot read which topics have garbage");
+        }
+    }
+    topics
+}
+
+fn compact_ranges(store: &Store, topics: &[(TopicKey, Offset)]) {
     let handle = store.family(family::LOG);
     if topics.len() > RANGES_MAX {
         store
@@ -107,7 +154,7 @@ fn compact_ranges(store: &Store, topics: &HashSet<TopicKey>) {
             .compact_range_cf(handle, None::<&[u8]>, None::<&[u8]>);
         return;
     }
-    for topic in topics {
+    for (topic, _) in topics {
         let end = TopicKey {
             id: TopicId(topic.id.0 + 1),
             ..*topic

@@ -142,6 +142,66 @@ fn disk_space_comes_back_though_an_eternal_topic_lies_among_expiring_ones() {
 }
 
 #[test]
+fn a_restart_forgets_no_garbage() {
+    let bench = Bench::new();
+    let options = Options {
+        write_buffer_bytes: 4 << 20,
+        ..bench.options()
+    };
+    let engine = Engine::open(bench.data(), options.clone()).unwrap();
+    let (deleted, trimmed) = (create(&engine, "deleted"), create(&engine, "trimmed"));
+    fill(&engine, deleted, 1, 1_000);
+    fill(&engine, trimmed, 2, 1_000);
+    engine.delete_topic(deleted).unwrap();
+    engine.trim(trimmed, 1_000 * 32).unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    let engine = Engine::open(bench.data(), options).unwrap();
+    engine.reclaim(false);
+    let left = disk_bytes(&bench.data());
+    assert!(left < 12 * MIB, "{} MiB left", left / MIB);
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_ends_nothing_that_is_not_old() {
+    let bench = Bench::new();
+    let engine = bench.open();
+    let config = TopicConfig {
+        retention_age_ms: Some(30 * 24 * 3_600_000),
+        retention_bytes: None,
+    };
+    let topic = create_with(&engine, "t", config);
+    let first = Append {
+        topic,
+        batch: batch(&["once"], stamp(1, 0, 0)),
+        expected: None,
+    };
+    engine.append(first.clone()).unwrap();
+    engine.keep_house().unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    let engine = bench.open();
+    let jump = 40 * 24 * 3_600_000;
+    bench
+        .clock
+        .fetch_add(jump, std::sync::atomic::Ordering::Relaxed);
+    bench
+        .steady
+        .fetch_add(5_000, std::sync::atomic::Ordering::Relaxed);
+    let done = engine.keep_house().unwrap();
+    assert_eq!((done.trimmed, done.producers), (0, 0));
+    bench
+        .clock
+        .fetch_sub(jump, std::sync::atomic::Ordering::Relaxed);
+    engine.keep_house().unwrap();
+    assert_eq!(values(&engine, topic), ["once"]);
+    assert!(
+        engine.append(first).unwrap().duplicate,
+        "the window is there still"
+    );
+}
+
+#[test]
 fn a_deleted_topic_gives_its_space_back() {
     let bench = Bench::new();
     let options = Options {

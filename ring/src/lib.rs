@@ -5,9 +5,11 @@
 //! - [`map`]: which nodes hold a partition, and which one leads it
 //! - [`hlc`], [`version`], [`binding`]: timestamps, causal contexts, and bindings that converge
 //! - [`merkle`]: what two replicas compare to find the bindings in which they differ
+//! - [`age`]: how old things are, judged so that a wrong clock destroys nothing
 //! - [`producer`]: appends that are retried and yet happen once
 //! - [`codec`]: the few primitives of this crate's encodings, and why bytes are refused
 
+pub mod age;
 pub mod binding;
 pub mod codec;
 pub mod hash;

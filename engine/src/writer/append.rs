@@ -112,7 +112,7 @@ impl State {
         if window.window.epoch().is_none() {
             // Nothing is remembered of a producer that never appended here.
             partition.windows.remove(&(topic.id, stamp.id));
-            if is_forgotten(stamp.id, group.now_ms) {
+            if is_forgotten(stamp.id, group.now_ms, self.age_ms) {
                 return Err(AppendError::Sequence(SequenceError::Unknown));
             }
         }
@@ -142,9 +142,11 @@ impl State {
     }
 }
 
-/// Whether a producer without a window may be one that was forgotten, so that its batch may be a late retry.
+/// Whether a producer without a window may be one that was forgotten, so that its batch may be a late retry: one that is
+/// older than windows live, by the clock or by the time by which they were judged.
 ///
 /// An id from the far future would never grow old enough to be told apart, and is refused as well.
-fn is_forgotten(id: ProducerId, now_ms: u64) -> bool {
-    id.minted_ms().abs_diff(now_ms) >= PRODUCER_AGE_MS_MAX
+fn is_forgotten(id: ProducerId, now_ms: u64, judged_ms: u64) -> bool {
+    let dies_ms = id.minted_ms().saturating_add(PRODUCER_AGE_MS_MAX);
+    dies_ms <= now_ms.max(judged_ms) || id.minted_ms() >= now_ms.saturating_add(PRODUCER_AGE_MS_MAX)
 }

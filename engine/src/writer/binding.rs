@@ -86,6 +86,7 @@ impl State {
     pub(super) fn sweep(
         &mut self,
         group: &mut Group<'_>,
+        now_ms: u64,
         due_ms: u64,
         partition: PartitionId,
         key: &[u8],
@@ -96,9 +97,9 @@ impl State {
             return Ok(false);
         };
         let before = held.encode();
-        if let Some(expired) = held.expire(group.now_ms) {
+        if let Some(expired) = held.expire(now_ms) {
             store_binding(group, partition, key, Some(&before), Some(&expired))?;
-            let collect_ms = group.now_ms.saturating_add(tombstone_age_ms);
+            let collect_ms = now_ms.saturating_add(tombstone_age_ms);
             group.put(
                 family::EXPIRY,
                 keys::expiry_key(collect_ms, partition, key),
@@ -112,7 +113,7 @@ impl State {
             .map(|version| version.hlc.millis())
             .max()
             .unwrap_or(0);
-        if held.is_collectable() && youngest.saturating_add(tombstone_age_ms) <= group.now_ms {
+        if held.is_collectable() && youngest.saturating_add(tombstone_age_ms) <= now_ms {
             store_binding(group, partition, key, Some(&before), None)?;
             return Ok(true);
         }

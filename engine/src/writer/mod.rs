@@ -116,8 +116,9 @@ pub(crate) enum Op {
         next: Offset,
         done: Done<(), TopicError>,
     },
-    /// A binding whose time has come: expire its values, collect its tombstones.
+    /// A binding whose time has come, as of `now_ms`: expire its values, collect its tombstones.
     Sweep {
+        now_ms: u64,
         due_ms: u64,
         partition: PartitionId,
         key: Vec<u8>,
@@ -129,6 +130,16 @@ pub(crate) enum Op {
         producer: ProducerId,
         before_ms: u64,
         done: Done<bool, TopicError>,
+    },
+    /// Ages are judged by this time from now on, also after a restart.
+    JudgeAges {
+        now_ms: u64,
+        done: Done<(), TopicError>,
+    },
+    /// The space of these topics' garbage was given back, up to what their garbage keys said then.
+    Reclaimed {
+        topics: Vec<(TopicKey, Offset)>,
+        done: Done<(), TopicError>,
     },
 }
 
@@ -149,9 +160,10 @@ impl Op {
             Op::Append(_, done) => done(Err(stopped.clone().into())),
             Op::Write(_, done) => done(Err(stopped.clone().into())),
             Op::CreateTopic { done, .. } => done(Err(stopped.clone().into())),
-            Op::DeleteTopic { done, .. } | Op::CommitCursor { done, .. } => {
-                done(Err(stopped.clone().into()))
-            }
+            Op::DeleteTopic { done, .. }
+            | Op::CommitCursor { done, .. }
+            | Op::JudgeAges { done, .. }
+            | Op::Reclaimed { done, .. } => done(Err(stopped.clone().into())),
             Op::Trim { done, .. } => done(Err(stopped.clone().into())),
             Op::Sweep { done, .. } => done(Err(stopped.clone().into())),
             Op::ExpireProducer { done, .. } => done(Err(stopped.clone().into())),
@@ -176,6 +188,8 @@ pub(crate) struct Run {
     pub(crate) boot: u32,
     pub(crate) partitions: u16,
     pub(crate) clock_bound: Hlc,
+    /// Time by which ages were judged last, in any run.
+    pub(crate) age_ms: u64,
 }
 
 impl Writer {
@@ -242,7 +256,7 @@ impl Writer {
         {
             return Err(self.stop(&error, replies));
         }
-        self.garbage.note(&trimmed, &deleted);
+        self.garbage.note(&trimmed, !deleted.is_empty());
         if let (Some(on_committed), false) = (&self.options.on_committed, committed.is_empty()) {
             on_committed(&committed.into_iter().collect::<Vec<_>>());
         }
@@ -284,6 +298,7 @@ impl Writer {
                 group.reply(done, result);
             }
             Op::Sweep {
+                now_ms,
                 due_ms,
                 partition,
                 key,
@@ -291,6 +306,7 @@ impl Writer {
             } => {
                 let result = self.state.sweep(
                     group,
+                    now_ms,
                     due_ms,
                     partition,
                     &key,
@@ -307,6 +323,14 @@ impl Writer {
                 let result = self
                     .state
                     .expire_producer(group, topic, producer, before_ms);
+                group.reply(done, result);
+            }
+            Op::JudgeAges { now_ms, done } => {
+                self.state.judge_ages(group, now_ms);
+                group.reply(done, Ok(()));
+            }
+            Op::Reclaimed { topics, done } => {
+                let result = self.state.reclaimed(group, &topics);
                 group.reply(done, result);
             }
         }

@@ -71,6 +71,8 @@ pub(super) struct State {
     counter: u64,
     hlc: Hlc,
     clock_bound: Hlc,
+    /// Time by which ages were judged last, in any run: a producer that is older may have been forgotten.
+    pub(super) age_ms: u64,
 }
 
 impl State {
@@ -86,6 +88,7 @@ impl State {
             counter: 0,
             hlc: run.clock_bound,
             clock_bound: run.clock_bound,
+            age_ms: run.age_ms,
         }
     }
 
@@ -161,6 +164,12 @@ impl State {
     pub(super) fn tick(&mut self, now_ms: u64) -> Hlc {
         self.hlc = self.hlc.next(now_ms);
         self.hlc
+    }
+
+    /// Makes durable that ages were judged by `now_ms`.
+    pub(super) fn judge_ages(&mut self, group: &mut Group<'_>, now_ms: u64) {
+        self.age_ms = self.age_ms.max(now_ms);
+        group.put(family::META, meta::AGE, self.age_ms.to_be_bytes());
     }
 
     /// Makes durable, with the group, that no timestamp above the bound was given out.
@@ -301,10 +310,26 @@ impl Window {
 
 /// Reads where a topic's log begins and ends; `None` where the topic does not exist.
 pub(crate) fn load_tail(store: &Store, topic: TopicKey) -> Result<Option<TopicTail>, ReadError> {
-    let Some(extent) = store.get(family::TOPICS, &keys::extent_key(topic))? else {
-        return Ok(None);
-    };
-    let extent = Extent::decode(&extent).map_err(|error| damaged("topic extent", error))?;
+    loop {
+        let Some(extent) = load_extent(store, topic)? else {
+            return Ok(None);
+        };
+        let tail = tail_after(store, topic, extent)?;
+        // A trim between the two reads would give the new log with the old extent.
+        if tail.next > extent.first || load_extent(store, topic)? == Some(extent) {
+            return Ok(Some(tail));
+        }
+    }
+}
+
+fn load_extent(store: &Store, topic: TopicKey) -> Result<Option<Extent>, ReadError> {
+    let extent = store.get(family::TOPICS, &keys::extent_key(topic))?;
+    extent
+        .map(|extent| Extent::decode(&extent).map_err(|error| damaged("topic extent", error)))
+        .transpose()
+}
+
+fn tail_after(store: &Store, topic: TopicKey, extent: Extent) -> Result<TopicTail, ReadError> {
     let mut tail = TopicTail {
         first: extent.first,
         first_position: extent.position,
@@ -332,7 +357,7 @@ pub(crate) fn load_tail(store: &Store, topic: TopicKey) -> Result<Option<TopicTa
     iterator
         .status()
         .map_err(|error| store.read_error(family::LOG, &keys::log_key(topic, tail.next), &error))?;
-    Ok(Some(tail))
+    Ok(tail)
 }
 
 /// A stored value that does not decode.

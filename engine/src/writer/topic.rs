@@ -102,6 +102,11 @@ impl State {
         self.partition(group, topic.partition)?
             .windows
             .retain(|(of, _), _| *of != topic.id);
+        group.put(
+            family::TOPICS,
+            keys::garbage_key(topic),
+            Offset::MAX.to_be_bytes(),
+        );
         group.deleted.insert(topic);
         // Whoever waits at its end must learn that there is none.
         group.committed.insert(topic, 0);
@@ -154,6 +159,11 @@ impl State {
             family::LOG,
             &keys::topic_prefix(topic),
             &keys::log_key(topic, first),
+        );
+        group.put(
+            family::TOPICS,
+            keys::garbage_key(topic),
+            first.to_be_bytes(),
         );
         group
             .trimmed
@@ -217,6 +227,24 @@ impl State {
         )?;
         group.delete(family::PRODUCERS, keys::producer_key(topic, producer));
         Ok(true)
+    }
+
+    /// Forgets garbage that is gone, except where more has come since.
+    pub(super) fn reclaimed(
+        &mut self,
+        group: &mut Group<'_>,
+        topics: &[(TopicKey, Offset)],
+    ) -> Result<(), TopicError> {
+        for (topic, upto) in topics {
+            let more = group.deleted.contains(topic)
+                || group.trimmed.iter().any(|(trimmed, ..)| trimmed == topic);
+            let key = keys::garbage_key(*topic);
+            let stored = group.store.get(family::TOPICS, &key)?;
+            if !more && stored.is_some_and(|stored| *stored == upto.to_be_bytes()) {
+                group.delete(family::TOPICS, key);
+            }
+        }
+        Ok(())
     }
 
     fn known(&mut self, group: &Group<'_>, topic: TopicKey) -> Result<TopicTail, TopicError> {

@@ -21,7 +21,10 @@ pub(crate) const START_MS: u64 = 1_700_000_000_000;
 
 pub(crate) struct Bench {
     pub(crate) dir: TempDir,
+    /// Unix time, which may jump.
     pub(crate) clock: Arc<AtomicU64>,
+    /// Time that never does.
+    pub(crate) steady: Arc<AtomicU64>,
 }
 
 impl Bench {
@@ -31,6 +34,7 @@ impl Bench {
         Bench {
             dir,
             clock: Arc::new(AtomicU64::new(START_MS)),
+            steady: Arc::default(),
         }
     }
 
@@ -39,10 +43,11 @@ impl Bench {
     }
 
     pub(crate) fn options(&self) -> Options {
-        let clock = Arc::clone(&self.clock);
+        let (clock, steady) = (Arc::clone(&self.clock), Arc::clone(&self.steady));
         Options {
             reserve_bytes: 0,
             clock: Arc::new(move || clock.load(Ordering::Relaxed)),
+            steady: Arc::new(move || steady.load(Ordering::Relaxed)),
             ..Options::default()
         }
     }
@@ -53,6 +58,7 @@ impl Bench {
 
     pub(crate) fn advance(&self, ms: u64) {
         self.clock.fetch_add(ms, Ordering::Relaxed);
+        self.steady.fetch_add(ms, Ordering::Relaxed);
     }
 
     /// A copy of the directory as it is now: what a machine that dies at this moment finds afterwards.
