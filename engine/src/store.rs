@@ -26,7 +26,6 @@ const OPEN_FILES_MAX: i32 = 1024;
 pub(crate) struct Store {
     db: DB,
     synced: WriteOptions,
-    unsynced: WriteOptions,
 }
 
 impl Store {
@@ -42,11 +41,7 @@ impl Store {
         let db = DB::open_cf_descriptors(&database_options(options, create), path, families)?;
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
-        Ok(Store {
-            db,
-            synced,
-            unsynced: WriteOptions::default(),
-        })
+        Ok(Store { db, synced })
     }
 
     /// Opens and flushes a database whose log was shortened on purpose, which its manifest does not expect.
@@ -103,11 +98,6 @@ impl Store {
     /// Writes `batch` and returns once it is on the disk. An error means that the store must stop.
     pub(crate) fn write_synced(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
         self.db.write_opt(batch, &self.synced)
-    }
-
-    /// Writes `batch` to the log without waiting for the disk.
-    pub(crate) fn write_unsynced(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
-        self.db.write_opt(batch, &self.unsynced)
     }
 
     /// Writes every memtable out to files, so that the next open replays nothing.

@@ -336,7 +336,7 @@ impl Writer {
         }
     }
 
-    /// Puts a record behind the last group. It needs no sync: it only has to follow.
+    /// Puts a record behind the last group. Synced like every other: the next group must not begin before it is whole.
     fn mark(&mut self) -> Result<(), rocksdb::Error> {
         self.marker += 1;
         let mut batch = WriteBatch::default();
@@ -345,7 +345,7 @@ impl Writer {
             meta::MARKER,
             self.marker.to_be_bytes(),
         );
-        self.store.write_unsynced(batch)
+        self.store.write_synced(batch)
     }
 
     /// Writes what only memory has, so that the next open replays nothing.
