@@ -29,7 +29,9 @@ impl Limit {
     pub fn is_met_by(self, value: f64) -> bool {
         match self {
             Limit::Ratio(least) => value >= least,
-            Limit::RatioAtMost(most) | Limit::Seconds(most) | Limit::Mebibytes(most) => value <= most,
+            Limit::RatioAtMost(most) | Limit::Seconds(most) | Limit::Mebibytes(most) => {
+                value <= most
+            }
         }
     }
 
@@ -63,9 +65,21 @@ pub const BARS: [Bar; 13] = [
                  synced WriteBatch",
         limit: Limit::Ratio(1.0),
     },
-    Bar { id: "append-fjall", figure: "the same against fjall", limit: Limit::Ratio(1.0) },
-    Bar { id: "append-redb", figure: "the same against redb", limit: Limit::Ratio(2.0) },
-    Bar { id: "topics", figure: "1,000 topics against 1 topic, 256 in flight", limit: Limit::Ratio(0.8) },
+    Bar {
+        id: "append-fjall",
+        figure: "the same against fjall",
+        limit: Limit::Ratio(1.0),
+    },
+    Bar {
+        id: "append-redb",
+        figure: "the same against redb",
+        limit: Limit::Ratio(2.0),
+    },
+    Bar {
+        id: "topics",
+        figure: "1,000 topics against 1 topic, 256 in flight",
+        limit: Limit::Ratio(0.8),
+    },
     Bar {
         id: "replay",
         figure: "replay of 1 GiB in 1 KiB records, appended 256 a batch, against a bare RocksDB iterator",
@@ -96,9 +110,21 @@ pub const BARS: [Bar; 13] = [
         figure: "bytes written to disk / payload bytes, 1 KiB records, 256 a batch",
         limit: Limit::RatioAtMost(2.3),
     },
-    Bar { id: "crash-large", figure: "open after kill -9, 5 GiB store", limit: Limit::Seconds(2.0) },
-    Bar { id: "crash-small", figure: "open after kill -9, 0.5 GiB store", limit: Limit::Seconds(2.0) },
-    Bar { id: "memory", figure: "resident memory with 100,000 topics, idle", limit: Limit::Mebibytes(256.0) },
+    Bar {
+        id: "crash-large",
+        figure: "open after kill -9, 5 GiB store",
+        limit: Limit::Seconds(2.0),
+    },
+    Bar {
+        id: "crash-small",
+        figure: "open after kill -9, 0.5 GiB store",
+        limit: Limit::Seconds(2.0),
+    },
+    Bar {
+        id: "memory",
+        figure: "resident memory with 100,000 topics, idle",
+        limit: Limit::Mebibytes(256.0),
+    },
 ];
 
 #[cfg(test)]

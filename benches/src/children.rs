@@ -7,15 +7,16 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio};
 use std::str::FromStr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::markdown::figure;
 use crate::payload::Payload;
 use crate::process::disk_bytes_written;
 use crate::stores::{Kind, Meshlog, Store as _};
-use crate::work::{Appending, RECORD_BYTES, append_one};
+use crate::work::{Appending, RECORD_BYTES, append_one, in_flight_rate};
+use crate::{Result, bulk};
 
 /// A process that works for this one.
 pub struct Child {
@@ -40,10 +41,17 @@ impl Child {
     /// # Errors
     /// The system's.
     pub fn spawn(mut command: Command) -> Result<Child> {
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
         let lifeline = process.stdin.take();
         let lines = BufReader::new(process.stdout.take().ok_or("the process has no stdout")?);
-        Ok(Child { process, lifeline, lines })
+        Ok(Child {
+            process,
+            lifeline,
+            lines,
+        })
     }
 
     /// The next line that it says.
@@ -81,7 +89,11 @@ impl Child {
     pub fn finish(mut self) -> Result<()> {
         drop(self.lifeline.take());
         let status = self.process.wait()?;
-        if status.success() { Ok(()) } else { Err(format!("a process failed: {status}").into()) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("a process failed: {status}").into())
+        }
     }
 }
 
@@ -113,12 +125,31 @@ pub fn work(arguments: &[String]) -> Result<()> {
     match arguments[..] {
         ["grow", dir, bytes] => grow(dir.as_ref(), bytes.parse()?),
         ["fill", kind, dir, bytes, batch, topics] => {
-            let work = Appending { batch: batch.parse()?, topics: topics.parse()? };
+            let work = Appending {
+                batch: batch.parse()?,
+                topics: topics.parse()?,
+            };
             let filled = fill(kind, dir.as_ref(), bytes.parse()?, work)?;
             tell(&serde_json::to_string(&filled)?)
         }
+        ["flight", dir, seconds, batch, topics] => {
+            let work = Appending {
+                batch: batch.parse()?,
+                topics: topics.parse()?,
+            };
+            flight(
+                dir.as_ref(),
+                Duration::from_secs_f64(seconds.parse()?),
+                work,
+            )
+        }
         ["make-topics", dir, topics] => make_topics(dir.as_ref(), topics.parse()?),
         ["idle", dir] => idle(dir.as_ref()),
+        ["send-bulk", identity, bytes] => {
+            bulk::send(identity.as_ref(), bytes.parse()?, |address| {
+                tell(&address.to_string())
+            })
+        }
         _ => Err("this is no work for a child".into()),
     }
 }
@@ -127,7 +158,10 @@ pub fn work(arguments: &[String]) -> Result<()> {
 fn grow(dir: &Path, bytes: u64) -> Result<()> {
     die_with_parent()?;
     let (mut store, payload) = (open_or_create(dir)?, Payload::new(RECORD_BYTES));
-    let work = Appending { batch: 256, topics: 1 };
+    let work = Appending {
+        batch: 256,
+        topics: 1,
+    };
     for number in 0.. {
         append_one(&mut store, &payload, work, number)?;
         if (number + 1) * (work.batch * RECORD_BYTES) as u64 == bytes {
@@ -138,7 +172,11 @@ fn grow(dir: &Path, bytes: u64) -> Result<()> {
 }
 
 fn open_or_create(dir: &Path) -> Result<Meshlog> {
-    if dir.exists() { Meshlog::open(dir, 1) } else { Meshlog::create(dir, 1) }
+    if dir.exists() {
+        Meshlog::open(dir, 1)
+    } else {
+        Meshlog::create(dir, 1)
+    }
 }
 
 fn fill(kind: &str, dir: &Path, bytes: u64, work: Appending) -> Result<Filled> {
@@ -154,7 +192,20 @@ fn fill(kind: &str, dir: &Path, bytes: u64, work: Appending) -> Result<Filled> {
     let seconds = began.elapsed().as_secs_f64();
     store.close()?;
     let disk_bytes = disk_bytes_written()? - before;
-    Ok(Filled { payload_bytes: batches * (work.batch * RECORD_BYTES) as u64, disk_bytes, seconds })
+    Ok(Filled {
+        payload_bytes: batches * (work.batch * RECORD_BYTES) as u64,
+        disk_bytes,
+        seconds,
+    })
+}
+
+/// Appends with 256 batches in flight, for a profiler to look at: `perf record report child flight DIR 5 1 1000`.
+fn flight(dir: &Path, time: Duration, work: Appending) -> Result<()> {
+    let (store, payload) = (
+        Meshlog::create(dir, work.topics)?,
+        Payload::new(RECORD_BYTES),
+    );
+    tell(&figure(in_flight_rate(&store, &payload, work, 256, time)?))
 }
 
 /// Makes topics with a record each, says so, and stays until its stdin closes.
@@ -178,7 +229,10 @@ fn idle(dir: &Path) -> Result<()> {
 }
 
 fn kind_named(name: &str) -> Result<Kind> {
-    Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| format!("{name} is no store").into())
+    Kind::ALL
+        .into_iter()
+        .find(|kind| kind.name() == name)
+        .ok_or_else(|| format!("{name} is no store").into())
 }
 
 /// What a child has filled, by its own account.
@@ -188,7 +242,10 @@ fn kind_named(name: &str) -> Result<Kind> {
 pub fn filled(kind: Kind, dir: &Path, bytes: u64, work: Appending) -> Result<Filled> {
     let numbers = [bytes, work.batch as u64, work.topics as u64].map(|number| number.to_string());
     let dir = dir.to_str().ok_or("the folder's name is not UTF-8")?;
-    let mut child = Child::start("fill", &[kind.name(), dir, &numbers[0], &numbers[1], &numbers[2]])?;
+    let mut child = Child::start(
+        "fill",
+        &[kind.name(), dir, &numbers[0], &numbers[1], &numbers[2]],
+    )?;
     let filled = serde_json::from_str(&child.line()?)?;
     child.finish()?;
     Ok(filled)
@@ -219,7 +276,9 @@ fn die_with_parent() -> Result<()> {
 /// The variable is set to something else.
 pub fn setting<T: FromStr>(name: &str, otherwise: T) -> Result<T> {
     match std::env::var(name) {
-        Ok(text) => text.parse().map_err(|_| format!("{name}={text} is not a number").into()),
+        Ok(text) => text
+            .parse()
+            .map_err(|_| format!("{name}={text} is not a number").into()),
         Err(_) => Ok(otherwise),
     }
 }

@@ -4,19 +4,23 @@
 //! Where things are: `stores` the contenders behind one trait · `payload` what is stored · `work` what is timed ·
 //! `rounds` contenders taking turns · `sections` the comparisons of the report · `bars` what must be reached ·
 //! `outcome` results as they are kept between runs · `markdown` and `plot` how they are shown · `children` work done
-//! in a process of its own · `place`, `machine`, `process` where it ran.
+//! in a process of its own · `node` a real `meshctl serve` · `bulk` what its transport can do · `place`, `machine`,
+//! `process`, `quiet` where it ran.
 //!
 //! `cargo bench -p mesh-benches` runs the criterion benches in `benches/store`; the binary `report` writes BENCHMARKS.md.
 
 pub mod bars;
+pub mod bulk;
 pub mod children;
 pub mod machine;
 pub mod markdown;
+pub mod node;
 pub mod outcome;
 pub mod payload;
 pub mod place;
 pub mod plot;
 pub mod process;
+pub mod quiet;
 pub mod rounds;
 pub mod sections;
 pub mod stores;
@@ -29,7 +33,10 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Tells the person at the terminal what is going on.
-#[expect(clippy::print_stderr, reason = "the report is a program for a terminal; its results go to files")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the report is a program for a terminal; its results go to files"
+)]
 pub fn say(line: &str) {
     eprintln!("{line}");
 }

@@ -8,7 +8,14 @@ use crate::Result;
 use crate::place::Place;
 
 /// Crates whose version a reader of the figures wants to know.
-const CRATES: [&str; 6] = ["rocksdb", "librocksdb-sys", "fjall", "redb", "quinn", "rustls"];
+const CRATES: [&str; 6] = [
+    "rocksdb",
+    "librocksdb-sys",
+    "fjall",
+    "redb",
+    "quinn",
+    "rustls",
+];
 
 /// Everything that was resolved for this build.
 const LOCK: &str = include_str!("../../Cargo.lock");
@@ -35,14 +42,22 @@ impl Machine {
     /// The system does not tell.
     pub fn this(place: &Place) -> Result<Machine> {
         let cpu = fs::read_to_string("/proc/cpuinfo")?;
-        let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let model = cpu
+            .lines()
+            .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let cores = std::thread::available_parallelism()?;
         let memory = fs::read_to_string("/proc/meminfo")?;
-        let kib: Option<f64> = memory.split_whitespace().nth(1).and_then(|kib| kib.parse().ok());
+        let kib: Option<f64> = memory
+            .split_whitespace()
+            .nth(1)
+            .and_then(|kib| kib.parse().ok());
         let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
         let system = place.file_system()?;
         Ok(Machine {
-            cpu: format!("{}, {cores} cores", model.map_or("unknown CPU", |(_, name)| name)),
+            cpu: format!(
+                "{}, {cores} cores",
+                model.map_or("unknown CPU", |(_, name)| name)
+            ),
             memory: format!("{:.0} GiB", kib.unwrap_or_default() / f64::from(1 << 20)),
             kernel: format!("Linux {}", release.trim()),
             file_system: format!("{} on {}", system.kind, system.source),
@@ -53,19 +68,27 @@ impl Machine {
 
 fn versions() -> Vec<String> {
     let ours = format!("mesh-engine {}", env!("CARGO_PKG_VERSION"));
-    let others = CRATES.iter().filter_map(|name| Some(format!("{name} {}", locked(LOCK, name)?)));
+    let others = CRATES
+        .iter()
+        .filter_map(|name| Some(format!("{name} {}", locked(LOCK, name)?)));
     std::iter::once(ours).chain(others).collect()
 }
 
 fn locked<'l>(lock: &'l str, name: &str) -> Option<&'l str> {
-    let package = lock.split("[[package]]").find(|package| package.contains(&format!("name = \"{name}\"\n")))?;
-    package.lines().find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"'))
+    let package = lock
+        .split("[[package]]")
+        .find(|package| package.contains(&format!("name = \"{name}\"\n")))?;
+    package
+        .lines()
+        .find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"'))
 }
 
 /// Now, to the minute, as it stands in a report.
 #[must_use]
 pub fn date() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string()
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%d %H:%M UTC")
+        .to_string()
 }
 
 #[cfg(test)]
@@ -83,6 +106,9 @@ mod tests {
     #[test]
     fn this_machine_is_described() {
         let machine = Machine::this(&Place::new().unwrap()).unwrap();
-        assert!(machine.kernel.starts_with("Linux ") && machine.cpu.contains("cores"), "{machine:?}");
+        assert!(
+            machine.kernel.starts_with("Linux ") && machine.cpu.contains("cores"),
+            "{machine:?}"
+        );
     }
 }

@@ -32,7 +32,10 @@ fn push_machines(page: &mut String, sections: &[(&Section, Option<Kept>)]) {
     for (section, kept) in sections {
         let Some(kept) = kept else { continue };
         let named = format!("{} ({})", section.name, kept.date);
-        match seen.iter_mut().find(|(first, _)| first.machine == kept.machine) {
+        match seen
+            .iter_mut()
+            .find(|(first, _)| first.machine == kept.machine)
+        {
             Some((_, names)) => names.push(named),
             None => seen.push((kept, vec![named])),
         }
@@ -52,15 +55,25 @@ fn push_machines(page: &mut String, sections: &[(&Section, Option<Kept>)]) {
 }
 
 fn push_bars(page: &mut String, sections: &[(&Section, Option<Kept>)]) {
-    page.push_str("\n## What must be reached\n\n| figure | bar | measured | | |\n|---|---|---|---|---|\n");
-    let found: Vec<_> = sections.iter().filter_map(|(_, kept)| kept.as_ref()).flat_map(|k| &k.findings.bars).collect();
+    page.push_str(
+        "\n## What must be reached\n\n| figure | bar | measured | | |\n|---|---|---|---|---|\n",
+    );
+    let found: Vec<_> = sections
+        .iter()
+        .filter_map(|(_, kept)| kept.as_ref())
+        .flat_map(|k| &k.findings.bars)
+        .collect();
     for bar in &BARS {
         let row = match found.iter().find(|found| found.id == bar.id) {
             None => "not measured yet | | ".to_owned(),
             Some(found) => format!(
                 "**{}** | {} | {}",
                 bar.limit.value_text(found.value),
-                if bar.limit.is_met_by(found.value) { "met" } else { "**missed**" },
+                if bar.limit.is_met_by(found.value) {
+                    "met"
+                } else {
+                    "**missed**"
+                },
                 found.measured,
             ),
         };
@@ -76,7 +89,11 @@ fn push_settings(page: &mut String) {
 }
 
 fn push_section(page: &mut String, section: &Section, kept: &Kept) {
-    let _ = writeln!(page, "\n## {}\n\n![{}](docs/plots/{}.svg)", section.title, section.title, section.name);
+    let _ = writeln!(
+        page,
+        "\n## {}\n\n![{}](docs/plots/{}.svg)",
+        section.title, section.title, section.name
+    );
     for note in &kept.findings.notes {
         let _ = writeln!(page, "\n{note}");
     }
@@ -86,12 +103,26 @@ fn push_section(page: &mut String, section: &Section, kept: &Kept) {
 }
 
 fn push_comparison(page: &mut String, comparison: &Comparison) {
-    let better = if comparison.more_is_better { "more is better" } else { "less is better" };
+    let better = if comparison.more_is_better {
+        "more is better"
+    } else {
+        "less is better"
+    };
     let _ = writeln!(page, "\n**{}** ({better})\n", comparison.title);
-    let _ = writeln!(page, "| | {} | × {} | lowest – highest round |\n|---|--:|--:|--:|", comparison.unit, comparison.baseline);
+    let _ = writeln!(
+        page,
+        "| | {} | × {} | lowest – highest round |\n|---|--:|--:|--:|",
+        comparison.unit, comparison.baseline
+    );
     for entry in &comparison.entries {
         let (low, high) = (figure(entry.low), figure(entry.high));
-        let _ = writeln!(page, "| {} | {} | {:.2} | {low} – {high} |", entry.name, figure(entry.median), entry.ratio);
+        let _ = writeln!(
+            page,
+            "| {} | {} | {:.2} | {low} – {high} |",
+            entry.name,
+            figure(entry.median),
+            entry.ratio
+        );
     }
 }
 
@@ -104,7 +135,9 @@ pub fn figure(value: f64) -> String {
         size => (2 - size.log10().floor() as i32).clamp(0, 9) as usize,
     };
     let text = format!("{value:.decimals$}");
-    let (whole, fraction) = text.split_once('.').map_or((&*text, None), |(whole, fraction)| (whole, Some(fraction)));
+    let (whole, fraction) = text
+        .split_once('.')
+        .map_or((&*text, None), |(whole, fraction)| (whole, Some(fraction)));
     let mut out = String::new();
     for (at, digit) in whole.chars().enumerate() {
         let left = whole.len() - at;
@@ -131,25 +164,56 @@ mod tests {
     #[test]
     fn figures_show_what_counts() {
         let shown = [1_234_567.8, 123.4, 12.34, 1.234, 0.012_34, 0.0, 1000.0].map(figure);
-        assert_eq!(shown, ["1,234,568", "123", "12.3", "1.23", "0.0123", "0", "1,000"]);
+        assert_eq!(
+            shown,
+            ["1,234,568", "123", "12.3", "1.23", "0.0123", "0", "1,000"]
+        );
     }
 
     #[test]
     fn a_page_has_every_bar_and_what_was_measured() {
         let samples = [
-            Samples { name: "Meshlog".into(), values: vec![500_000.0] },
-            Samples { name: "bare RocksDB".into(), values: vec![400_000.0] },
+            Samples {
+                name: "Meshlog".into(),
+                values: vec![500_000.0],
+            },
+            Samples {
+                name: "bare RocksDB".into(),
+                values: vec![400_000.0],
+            },
         ];
         let mut findings = Findings::default();
-        findings.bar_ratio("append-rocksdb", &samples, "Meshlog", "bare RocksDB", "records/s").unwrap();
-        findings.comparisons.push(Comparison::new("batches", "records/s", true, "bare RocksDB", &samples).unwrap());
+        findings
+            .bar_ratio(
+                "append-rocksdb",
+                &samples,
+                "Meshlog",
+                "bare RocksDB",
+                "records/s",
+            )
+            .unwrap();
+        findings
+            .comparisons
+            .push(Comparison::new("batches", "records/s", true, "bare RocksDB", &samples).unwrap());
         let machine = Machine::this(&crate::place::Place::new().unwrap()).unwrap();
-        let kept = Kept { date: "today".into(), machine, findings };
-        let sections: Vec<_> =
-            SECTIONS.iter().map(|s| (s, (s.name == "append").then(|| kept.clone()))).collect();
+        let kept = Kept {
+            date: "today".into(),
+            machine,
+            findings,
+        };
+        let sections: Vec<_> = SECTIONS
+            .iter()
+            .map(|s| (s, (s.name == "append").then(|| kept.clone())))
+            .collect();
         let page = page(&sections);
-        assert!(page.contains("| ≥ 1.00 × | **1.25 ×** | met | 500,000 against 400,000 records/s |"), "{page}");
-        assert!(page.contains("| Meshlog | 500,000 | 1.25 | 500,000 – 500,000 |"), "{page}");
+        assert!(
+            page.contains("| ≥ 1.00 × | **1.25 ×** | met | 500,000 against 400,000 records/s |"),
+            "{page}"
+        );
+        assert!(
+            page.contains("| Meshlog | 500,000 | 1.25 | 500,000 – 500,000 |"),
+            "{page}"
+        );
         assert_eq!(page.matches("not measured yet").count(), BARS.len() - 1);
         assert!(page.contains("docs/plots/append.svg") && !page.contains("docs/plots/replay.svg"));
     }

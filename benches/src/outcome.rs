@@ -77,7 +77,13 @@ impl Comparison {
     ///
     /// # Errors
     /// There are no samples of that name.
-    pub fn new(title: &str, unit: &str, more_is_better: bool, baseline: &str, samples: &[Samples]) -> Result<Comparison> {
+    pub fn new(
+        title: &str,
+        unit: &str,
+        more_is_better: bool,
+        baseline: &str,
+        samples: &[Samples],
+    ) -> Result<Comparison> {
         let base = find(samples, baseline)?;
         let entry = |s: &Samples| Entry {
             name: s.name.clone(),
@@ -101,22 +107,40 @@ impl Findings {
     ///
     /// # Errors
     /// There are no samples of that name.
-    pub fn bar_ratio(&mut self, id: &str, samples: &[Samples], ours: &str, theirs: &str, unit: &str) -> Result<()> {
+    pub fn bar_ratio(
+        &mut self,
+        id: &str,
+        samples: &[Samples],
+        ours: &str,
+        theirs: &str,
+        unit: &str,
+    ) -> Result<()> {
         let (ours, theirs) = (find(samples, ours)?, find(samples, theirs)?);
         let text = |samples: &Samples| crate::markdown::figure(samples.median());
         let measured = format!("{} against {} {unit}", text(ours), text(theirs));
-        self.bars.push(BarFinding { id: id.to_owned(), value: ours.ratio_to(theirs), measured });
+        self.bars.push(BarFinding {
+            id: id.to_owned(),
+            value: ours.ratio_to(theirs),
+            measured,
+        });
         Ok(())
     }
 
     /// Adds a bar's figure in the bar's unit.
     pub fn bar(&mut self, id: &str, value: f64, measured: String) {
-        self.bars.push(BarFinding { id: id.to_owned(), value, measured });
+        self.bars.push(BarFinding {
+            id: id.to_owned(),
+            value,
+            measured,
+        });
     }
 }
 
 fn find<'s>(samples: &'s [Samples], name: &str) -> Result<&'s Samples> {
-    samples.iter().find(|samples| samples.name == name).ok_or_else(|| format!("nothing was measured of {name}").into())
+    samples
+        .iter()
+        .find(|samples| samples.name == name)
+        .ok_or_else(|| format!("nothing was measured of {name}").into())
 }
 
 /// Keeps a section's findings in `dir`.
@@ -125,7 +149,10 @@ fn find<'s>(samples: &'s [Samples], name: &str) -> Result<&'s Samples> {
 /// The file system's.
 pub fn keep(dir: &Path, section: &str, kept: &Kept) -> Result<()> {
     fs::create_dir_all(dir)?;
-    Ok(fs::write(dir.join(format!("{section}.json")), serde_json::to_string_pretty(kept)? + "\n")?)
+    Ok(fs::write(
+        dir.join(format!("{section}.json")),
+        serde_json::to_string_pretty(kept)? + "\n",
+    )?)
 }
 
 /// What was kept of a section last, if anything was.
@@ -138,7 +165,9 @@ pub fn kept(dir: &Path, section: &str) -> Result<Option<Kept>> {
         return Ok(None);
     }
     let kept = serde_json::from_str(&fs::read_to_string(&path)?);
-    Ok(Some(kept.map_err(|error| format!("{}: {error}; measure the section again", path.display()))?))
+    Ok(Some(kept.map_err(|error| {
+        format!("{}: {error}; measure the section again", path.display())
+    })?))
 }
 
 #[cfg(test)]
@@ -148,19 +177,33 @@ mod tests {
     #[test]
     fn findings_come_back_and_ratios_are_taken_round_by_round() {
         let samples = [
-            Samples { name: "a".into(), values: vec![10.0, 40.0, 90.0] },
-            Samples { name: "b".into(), values: vec![5.0, 10.0, 45.0] },
+            Samples {
+                name: "a".into(),
+                values: vec![10.0, 40.0, 90.0],
+            },
+            Samples {
+                name: "b".into(),
+                values: vec![5.0, 10.0, 45.0],
+            },
         ];
         let mut findings = Findings::default();
-        findings.bar_ratio("x", &samples, "a", "b", "records/s").unwrap();
-        findings.comparisons.push(Comparison::new("t", "records/s", true, "b", &samples).unwrap());
+        findings
+            .bar_ratio("x", &samples, "a", "b", "records/s")
+            .unwrap();
+        findings
+            .comparisons
+            .push(Comparison::new("t", "records/s", true, "b", &samples).unwrap());
         assert!((findings.bars[0].value - 2.0).abs() < 1e-9);
         assert_eq!(findings.bars[0].measured, "40.0 against 10.0 records/s");
         assert!(Comparison::new("t", "records/s", true, "c", &samples).is_err());
 
         let place = crate::place::Place::new().unwrap();
         let machine = Machine::this(&place).unwrap();
-        let found = Kept { date: "d".into(), machine, findings };
+        let found = Kept {
+            date: "d".into(),
+            machine,
+            findings,
+        };
         assert_eq!(kept(place.path(), "s").unwrap(), None);
         keep(place.path(), "s", &found).unwrap();
         assert_eq!(kept(place.path(), "s").unwrap(), Some(found));

@@ -41,7 +41,9 @@ impl Payload {
     /// The `count` values from number `first` on.
     #[must_use]
     pub fn values(&self, first: u64, count: usize) -> Vec<&[u8]> {
-        (first..first + count as u64).map(|number| self.value(number)).collect()
+        (first..first + count as u64)
+            .map(|number| self.value(number))
+            .collect()
     }
 }
 
@@ -61,7 +63,14 @@ mod tests {
     #[test]
     fn values_have_their_size_differ_and_are_the_same_in_every_run() {
         let payload = Payload::new(1024);
-        assert_eq!(payload.values(7, 3).iter().map(|value| value.len()).collect::<Vec<_>>(), [1024; 3]);
+        assert_eq!(
+            payload
+                .values(7, 3)
+                .iter()
+                .map(|value| value.len())
+                .collect::<Vec<_>>(),
+            [1024; 3]
+        );
         assert_ne!(payload.value(1), payload.value(2));
         assert_eq!(payload.value(9), Payload::new(1024).value(9));
     }

@@ -31,8 +31,13 @@ impl Place {
     /// None of them can be written to, or the only one is memory: an fsync there measures nothing.
     pub fn new() -> Result<Place> {
         let parent = parent()?;
-        let dir = tempfile::Builder::new().prefix("meshlog-bench-").tempdir_in(parent)?;
-        Ok(Place { dir, stores: std::cell::Cell::new(0) })
+        let dir = tempfile::Builder::new()
+            .prefix("meshlog-bench-")
+            .tempdir_in(parent)?;
+        Ok(Place {
+            dir,
+            stores: std::cell::Cell::new(0),
+        })
     }
 
     /// The folder.
@@ -117,7 +122,10 @@ fn parent() -> Result<PathBuf> {
 
 fn warn_of_memory(dir: &Path) -> Result<()> {
     if is_memory(&file_system(dir)?) {
-        say(&format!("warning: {} is memory, where an fsync costs nothing: the ratios will not hold on a disk", dir.display()));
+        say(&format!(
+            "warning: {} is memory, where an fsync costs nothing: the ratios will not hold on a disk",
+            dir.display()
+        ));
     }
     Ok(())
 }
@@ -137,11 +145,22 @@ fn mounted_at(mounts: &str, dir: &Path) -> Option<FileSystem> {
         let (mount, system) = line.split_once(" - ")?;
         let point = PathBuf::from(mount.split(' ').nth(4)?);
         let mut system = system.split(' ');
-        Some((point, FileSystem { kind: system.next()?.to_owned(), source: system.next()?.to_owned() }))
+        Some((
+            point,
+            FileSystem {
+                kind: system.next()?.to_owned(),
+                source: system.next()?.to_owned(),
+            },
+        ))
     };
-    let holding = mounts.lines().filter_map(parse).filter(|(point, _)| dir.starts_with(point));
+    let holding = mounts
+        .lines()
+        .filter_map(parse)
+        .filter(|(point, _)| dir.starts_with(point));
     // Of two mounts on one point the later one is seen.
-    holding.max_by_key(|(point, _)| point.components().count()).map(|(_, system)| system)
+    holding
+        .max_by_key(|(point, _)| point.components().count())
+        .map(|(_, system)| system)
 }
 
 /// Copies a folder with all that is in it.

@@ -11,7 +11,8 @@ use crate::Result;
 /// # Errors
 /// There is no such file: this is not Linux.
 pub fn disk_bytes_written() -> Result<u64> {
-    field(&fs::read_to_string("/proc/self/io")?, "write_bytes:").ok_or_else(|| "/proc/self/io has no write_bytes".into())
+    field(&fs::read_to_string("/proc/self/io")?, "write_bytes:")
+        .ok_or_else(|| "/proc/self/io has no write_bytes".into())
 }
 
 /// Memory of a process that is resident now, in bytes (`VmRSS`).

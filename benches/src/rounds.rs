@@ -1,6 +1,8 @@
 //! Contenders taking turns. Neighbours on the machine come and go; what is compared is measured side by side, several
 //! times, and the middle is taken.
 
+use crate::markdown::figure;
+use crate::quiet::{OTHERS_MAX, Watch, wait_until_quiet};
 use crate::{Result, say};
 
 /// One contender's figures, a round each.
@@ -21,26 +23,88 @@ pub struct Contender<'a> {
 impl<'a> Contender<'a> {
     /// A contender of that name.
     pub fn new(name: impl Into<String>, turn: impl FnMut() -> Result<f64> + 'a) -> Contender<'a> {
-        Contender { name: name.into(), turn: Box::new(turn) }
+        Contender {
+            name: name.into(),
+            turn: Box::new(turn),
+        }
     }
 }
 
-/// Lets each contender take a turn, `rounds` times.
+/// Turns of one contender that are repeated because a neighbour disturbed them, in a row.
+const REPEATS_MAX: u32 = 3;
+
+/// Lets each contender take a turn, `rounds` times, in an order that changes: nobody always comes after whoever leaves
+/// the disk busiest. Turns wait for a quiet machine, and are repeated, but not for ever, when it did not stay so.
 ///
 /// # Errors
 /// The first one that a turn returns, with the contender's name.
-pub fn alternate(title: &str, rounds: usize, mut contenders: Vec<Contender<'_>>) -> Result<Vec<Samples>> {
-    let mut samples: Vec<Samples> =
-        contenders.iter().map(|c| Samples { name: c.name.clone(), values: Vec::with_capacity(rounds) }).collect();
-    for _ in 0..rounds {
-        for (contender, samples) in contenders.iter_mut().zip(&mut samples) {
-            let value = (contender.turn)().map_err(|error| format!("{}: {error}", contender.name))?;
-            samples.values.push(value);
+pub fn alternate(
+    title: &str,
+    rounds: usize,
+    contenders: Vec<Contender<'_>>,
+) -> Result<Vec<Samples>> {
+    let (samples, disturbed) = take_turns(rounds, contenders, quiet_turn)?;
+    let figures: Vec<String> = samples
+        .iter()
+        .map(|s| format!("{} {}", s.name, figure(s.median())))
+        .collect();
+    let noise = if disturbed == 0 {
+        String::new()
+    } else {
+        format!(" ({disturbed} turns were disturbed)")
+    };
+    say(&format!("  {title}: {}{noise}", figures.join(" · ")));
+    Ok(samples)
+}
+
+/// Everyone's samples, and how many turns were disturbed.
+fn take_turns(
+    rounds: usize,
+    mut contenders: Vec<Contender<'_>>,
+    take: impl Fn(&mut Contender<'_>) -> Result<(f64, bool)>,
+) -> Result<(Vec<Samples>, u32)> {
+    let mut samples: Vec<Samples> = contenders
+        .iter()
+        .map(|c| Samples {
+            name: c.name.clone(),
+            values: Vec::with_capacity(rounds),
+        })
+        .collect();
+    let mut disturbed = 0;
+    for round in 0..rounds {
+        for at in order(round, contenders.len()) {
+            let contender = &mut contenders[at];
+            let (value, is_disturbed) =
+                take(contender).map_err(|error| format!("{}: {error}", contender.name))?;
+            samples[at].values.push(value);
+            disturbed += u32::from(is_disturbed);
         }
     }
-    let figures: Vec<String> = samples.iter().map(|s| format!("{} {:.4}", s.name, s.median())).collect();
-    say(&format!("  {title}: {}", figures.join(" · ")));
-    Ok(samples)
+    Ok((samples, disturbed))
+}
+
+/// Who comes when: from another one each round, forwards and backwards.
+fn order(round: usize, contenders: usize) -> Vec<usize> {
+    let forwards = (0..contenders).map(|at| (at + round / 2) % contenders);
+    if round.is_multiple_of(2) {
+        forwards.collect()
+    } else {
+        forwards.rev().collect()
+    }
+}
+
+/// One turn, and whether it was disturbed even at the last try.
+fn quiet_turn(contender: &mut Contender<'_>) -> Result<(f64, bool)> {
+    let mut value = 0.0;
+    for _ in 0..=REPEATS_MAX {
+        wait_until_quiet()?;
+        let watch = Watch::start()?;
+        value = (contender.turn)()?;
+        if watch.others()? <= OTHERS_MAX {
+            return Ok((value, false));
+        }
+    }
+    Ok((value, true))
 }
 
 impl Samples {
@@ -59,13 +123,22 @@ impl Samples {
     /// The highest round.
     #[must_use]
     pub fn high(&self) -> f64 {
-        self.values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+        self.values
+            .iter()
+            .copied()
+            .fold(f64::NEG_INFINITY, f64::max)
     }
 
     /// The middle of the rounds' ratios to `other`, round by round: what slows a whole round down cancels out.
     #[must_use]
     pub fn ratio_to(&self, other: &Samples) -> f64 {
-        median(self.values.iter().zip(&other.values).map(|(a, b)| a / b).collect())
+        median(
+            self.values
+                .iter()
+                .zip(&other.values)
+                .map(|(a, b)| a / b)
+                .collect(),
+        )
     }
 }
 
@@ -87,19 +160,35 @@ mod tests {
 
     #[test]
     fn contenders_take_turns() {
-        let order = RefCell::new(String::new());
+        let turns = RefCell::new(Vec::new());
         let contender = |name: &'static str, value: f64| {
-            let order = &order;
+            let turns = &turns;
             Contender::new(name, move || {
-                order.borrow_mut().push_str(name);
+                turns.borrow_mut().push(name);
                 Ok(value)
             })
         };
-        let samples = alternate("t", 3, vec![contender("a", 4.0), contender("b", 2.0)]).unwrap();
-        assert_eq!(*order.borrow(), "ababab");
+        let turn = |contender: &mut Contender<'_>| Ok(((contender.turn)()?, true));
+        let (samples, disturbed) =
+            take_turns(3, vec![contender("a", 4.0), contender("b", 2.0)], turn).unwrap();
+        assert_eq!(
+            (&turns.borrow()[..], disturbed),
+            (&["a", "b", "b", "a", "b", "a"][..], 6)
+        );
         assert!((samples[0].ratio_to(&samples[1]) - 2.0).abs() < 1e-9);
         let failing = Contender::new("c", || Err("no disk".into()));
-        assert_eq!(alternate("t", 1, vec![failing]).unwrap_err().to_string(), "c: no disk");
+        assert_eq!(
+            take_turns(1, vec![failing], turn).unwrap_err().to_string(),
+            "c: no disk"
+        );
+    }
+
+    #[test]
+    fn the_order_changes_every_round() {
+        assert_eq!(
+            [0, 1, 2, 3].map(|round| order(round, 3)),
+            [[0, 1, 2], [2, 1, 0], [1, 2, 0], [0, 2, 1]]
+        );
     }
 
     #[test]

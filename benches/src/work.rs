@@ -23,7 +23,12 @@ pub struct Appending {
 ///
 /// # Errors
 /// The store's.
-pub fn append_rate(store: &mut dyn Store, payload: &Payload, work: Appending, time: Duration) -> Result<f64> {
+pub fn append_rate(
+    store: &mut dyn Store,
+    payload: &Payload,
+    work: Appending,
+    time: Duration,
+) -> Result<f64> {
     let (started, mut batches) = (Instant::now(), 0);
     while started.elapsed() < time {
         append_one(store, payload, work, batches)?;
@@ -36,8 +41,16 @@ pub fn append_rate(store: &mut dyn Store, payload: &Payload, work: Appending, ti
 ///
 /// # Errors
 /// The store's.
-pub fn append_one(store: &mut dyn Store, payload: &Payload, work: Appending, number: u64) -> Result<()> {
-    store.append(number as usize % work.topics, &payload.values(number * work.batch as u64, work.batch))
+pub fn append_one(
+    store: &mut dyn Store,
+    payload: &Payload,
+    work: Appending,
+    number: u64,
+) -> Result<()> {
+    store.append(
+        number as usize % work.topics,
+        &payload.values(number * work.batch as u64, work.batch),
+    )
 }
 
 /// Appends records one after the other for `time`; returns the median time of one, in milliseconds.
@@ -48,7 +61,15 @@ pub fn append_latency(store: &mut dyn Store, payload: &Payload, time: Duration) 
     let (started, mut took) = (Instant::now(), Vec::new());
     while started.elapsed() < time {
         let began = Instant::now();
-        append_one(store, payload, Appending { batch: 1, topics: 1 }, took.len() as u64)?;
+        append_one(
+            store,
+            payload,
+            Appending {
+                batch: 1,
+                topics: 1,
+            },
+            took.len() as u64,
+        )?;
         took.push(began.elapsed().as_secs_f64() * 1e3);
     }
     Ok(median(took))
@@ -101,7 +122,9 @@ pub fn replay_rate(store: &mut dyn Store, records: u64) -> Result<f64> {
     std::hint::black_box(mixed);
     let seconds = started.elapsed().as_secs_f64();
     if (found, bytes) != (records, records * RECORD_BYTES as u64) {
-        return Err(format!("put in {records} records, but read {found} with {bytes} bytes").into());
+        return Err(
+            format!("put in {records} records, but read {found} with {bytes} bytes").into(),
+        );
     }
     Ok(records as f64 / seconds)
 }
@@ -135,7 +158,13 @@ pub fn key(number: u64) -> [u8; 16] {
 ///
 /// # Errors
 /// The store's.
-pub fn put_rate(store: &mut dyn Store, payload: &Payload, keys: u64, together: u64, time: Duration) -> Result<f64> {
+pub fn put_rate(
+    store: &mut dyn Store,
+    payload: &Payload,
+    keys: u64,
+    together: u64,
+    time: Duration,
+) -> Result<f64> {
     let (started, mut puts) = (Instant::now(), 0);
     while started.elapsed() < time {
         put_some(store, payload, keys, puts, together)?;
@@ -148,10 +177,20 @@ pub fn put_rate(store: &mut dyn Store, payload: &Payload, keys: u64, together: u
 ///
 /// # Errors
 /// The store's.
-pub fn put_some(store: &mut dyn Store, payload: &Payload, keys: u64, first: u64, together: u64) -> Result<()> {
-    let names: Vec<_> = (first..first + together).map(|number| key(number % keys)).collect();
-    let pairs: Vec<(&[u8], &[u8])> =
-        (first..).zip(&names).map(|(number, name)| (&name[..], payload.value(number))).collect();
+pub fn put_some(
+    store: &mut dyn Store,
+    payload: &Payload,
+    keys: u64,
+    first: u64,
+    together: u64,
+) -> Result<()> {
+    let names: Vec<_> = (first..first + together)
+        .map(|number| key(number % keys))
+        .collect();
+    let pairs: Vec<(&[u8], &[u8])> = (first..)
+        .zip(&names)
+        .map(|(number, name)| (&name[..], payload.value(number)))
+        .collect();
     store.put(&pairs)
 }
 
@@ -194,7 +233,10 @@ pub fn put_in_flight_rate(
 pub fn get_rate(store: &mut dyn Store, keys: u64, time: Duration) -> Result<f64> {
     let (started, mut reads, mut bytes, mut random) = (Instant::now(), 0_u64, 0, 1);
     while started.elapsed() < time {
-        store.get(&key(crate::payload::mix(&mut random) % keys), &mut |value| bytes += value.len())?;
+        store.get(
+            &key(crate::payload::mix(&mut random) % keys),
+            &mut |value| bytes += value.len(),
+        )?;
         reads += 1;
     }
     std::hint::black_box(bytes);

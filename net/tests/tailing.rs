@@ -7,12 +7,16 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{collections::HashSet, net::SocketAddr, time::Duration};
 
 use mesh_net::client::{
     Client, ClientError, ProducerOptions, Start, Tail, TailOptions, TopicConfig,
 };
 use support::{Mesh, from_start, read_all, record, texts, within};
+use tokio::{
+    net::UdpSocket,
+    time::{Instant, sleep, timeout_at},
+};
 
 async fn publish(client: &Client, topic: &str, values: std::ops::Range<u32>) {
     let producer = client.producer(ProducerOptions::default());
@@ -148,6 +152,57 @@ async fn a_follower_sees_what_comes_and_survives_restarts() {
         assert_eq!(seen, text(from..from + 5));
     }
     assert_eq!(tail.next_offset(), Some(18));
+}
+
+/// Listens where a node was, says nothing, and counts the connections that are tried meanwhile.
+async fn dials(addr: SocketAddr, time: Duration) -> usize {
+    let binding = async {
+        loop {
+            // The socket of the node before is closed when the runtime has dropped it.
+            match UdpSocket::bind(addr).await {
+                Ok(socket) => return socket,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let socket = within(binding).await;
+    let end = Instant::now() + time;
+    let (mut packet, mut ids) = ([0; 2048], HashSet::new());
+    while let Ok(length) = timeout_at(end, socket.recv(&mut packet)).await {
+        // A long header of QUIC: flags, version, and the id that the dialler drew for this connection.
+        let packet = &packet[..length.unwrap()];
+        if packet.len() > 6 && packet[0] & 0x80 != 0 {
+            let id = packet[6..].iter().take(packet[5].into());
+            ids.insert(id.copied().collect::<Vec<u8>>());
+        }
+    }
+    ids.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_was_quiet_resumes_and_does_not_hammer() {
+    let mut mesh = Mesh::start().await;
+    let addr = mesh.addr;
+    let client = mesh.client().await;
+    publish(&client, "t", 0..1).await;
+    let follower = mesh
+        .client_with(|config| config.timeout = Duration::from_millis(300))
+        .await;
+    let mut tail = follower.tail("t", from_start(true));
+    assert_eq!(values(&mut tail, 1).await, text(0..1));
+    let restarting = async {
+        // Nothing comes for longer than the follower's timeout.
+        sleep(Duration::from_millis(1_200)).await;
+        mesh.stop().await;
+        let dials = dials(addr, Duration::from_secs(1)).await;
+        mesh.start_again().await;
+        publish(&client, "t", 1..2).await;
+        dials
+    };
+    let (seen, dials) = tokio::join!(values(&mut tail, 1), restarting);
+    assert_eq!(seen, text(1..2));
+    // Both clients dial; each attempt lasts as long as the timeout allows, with a pause behind it.
+    assert!((1..=20).contains(&dials), "{dials} dials within a second");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,18 +46,42 @@ struct Asked {
 
 fn report(arguments: &[String]) -> Result<()> {
     let asked = parse(arguments)?;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the crate has no folder around it")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .ok_or("the crate has no folder around it")?;
     let place = Place::new()?;
     let machine = Machine::this(&place)?;
-    say(&format!("{} · {} · {} · data in {}", machine.cpu, machine.kernel, machine.file_system, place.path().display()));
+    say(&format!(
+        "{} · {} · {} · data in {}",
+        machine.cpu,
+        machine.kernel,
+        machine.file_system,
+        place.path().display()
+    ));
     for section in &asked.sections {
         say(&format!("==> {} ({})", section.name, section.title));
-        let (rounds, turn, divisor) =
-            if asked.is_quick { (1, Duration::from_millis(200), 64) } else { (ROUNDS, TURN, 1) };
-        let findings = (section.run)(&Run { place: &place, rounds, turn, divisor })
-            .map_err(|error| format!("section {}: {error}", section.name))?;
+        let (rounds, turn, divisor) = if asked.is_quick {
+            (1, Duration::from_millis(200), 64)
+        } else {
+            (ROUNDS, TURN, 1)
+        };
+        let findings = (section.run)(&Run {
+            place: &place,
+            rounds,
+            turn,
+            divisor,
+        })
+        .map_err(|error| format!("section {}: {error}", section.name))?;
         if !asked.is_quick {
-            keep(&results(root), section.name, &Kept { date: date(), machine: machine.clone(), findings })?;
+            keep(
+                &results(root),
+                section.name,
+                &Kept {
+                    date: date(),
+                    machine: machine.clone(),
+                    findings,
+                },
+            )?;
         }
     }
     if asked.is_quick { Ok(()) } else { render(root) }
@@ -77,14 +101,23 @@ fn parse(arguments: &[String]) -> Result<Asked> {
         }
     }
     if named.is_empty() && !renders {
-        named = SECTIONS.iter().filter(|section| is_long || !section.is_long).collect();
+        named = SECTIONS
+            .iter()
+            .filter(|section| is_long || !section.is_long)
+            .collect();
     }
-    Ok(Asked { sections: named, is_quick })
+    Ok(Asked {
+        sections: named,
+        is_quick,
+    })
 }
 
 fn usage(unknown: &str) -> String {
     let names: Vec<&str> = SECTIONS.iter().map(|section| section.name).collect();
-    format!("{unknown} is no section: give any of {}, --long, --quick or --render", names.join(", "))
+    format!(
+        "{unknown} is no section: give any of {}, --long, --quick or --render",
+        names.join(", ")
+    )
 }
 
 fn results(root: &Path) -> PathBuf {

@@ -26,13 +26,37 @@ pub(super) fn run(run: &Run<'_>) -> Result<Findings> {
     ));
     let base = Kind::RocksDb.name();
     let title = "put, one in flight";
-    findings.comparisons.push(Comparison::new(title, "puts/s", true, base, &puts(run, 1)?)?);
+    findings.comparisons.push(Comparison::new(
+        title,
+        "puts/s",
+        true,
+        base,
+        &puts(run, 1)?,
+    )?);
     let title = format!("put, {IN_FLIGHT} in flight");
-    findings.comparisons.push(Comparison::new(&title, "puts/s", true, base, &puts(run, IN_FLIGHT)?)?);
-    findings.comparisons.push(Comparison::new("get, at random", "gets/s", true, base, &gets(run)?)?);
+    findings.comparisons.push(Comparison::new(
+        &title,
+        "puts/s",
+        true,
+        base,
+        &puts(run, IN_FLIGHT)?,
+    )?);
+    findings.comparisons.push(Comparison::new(
+        "get, at random",
+        "gets/s",
+        true,
+        base,
+        &gets(run)?,
+    )?);
     let samples = leaves(run)?;
     let title = "Merkle leaf update for a binding of 1 KiB";
-    findings.comparisons.push(Comparison::new(title, "ns", false, "blake3 of the bytes alone", &samples)?);
+    findings.comparisons.push(Comparison::new(
+        title,
+        "ns",
+        false,
+        "blake3 of the bytes alone",
+        &samples,
+    )?);
     Ok(findings)
 }
 
@@ -42,7 +66,7 @@ fn puts(run: &Run<'_>, in_flight: usize) -> Result<Vec<Samples>> {
         let dir = run.place.fresh();
         let store = Meshlog::create(&dir, 0)?;
         put_in_flight_rate(&store, &payload, keys, in_flight, WARM_UP)?;
-        let rate = put_in_flight_rate(&store, &payload, keys, in_flight, run.turn)?;
+        let rate = put_in_flight_rate(&store, &payload, keys, in_flight, run.short_turn())?;
         drop(store);
         run.place.clear(&dir)?;
         Ok(rate)
@@ -53,11 +77,15 @@ fn puts(run: &Run<'_>, in_flight: usize) -> Result<Vec<Samples>> {
         contenders.push(Contender::new(kind.name(), move || {
             run.with_new(*kind, 1, |store| {
                 put_rate(store, payload, keys, in_flight as u64, WARM_UP)?;
-                put_rate(store, payload, keys, in_flight as u64, run.turn)
+                put_rate(store, payload, keys, in_flight as u64, run.short_turn())
             })
         }));
     }
-    alternate(&format!("put, {in_flight} in flight"), run.few_rounds(), contenders)
+    alternate(
+        &format!("put, {in_flight} in flight"),
+        run.few_rounds(),
+        contenders,
+    )
 }
 
 fn gets(run: &Run<'_>) -> Result<Vec<Samples>> {
@@ -67,7 +95,9 @@ fn gets(run: &Run<'_>) -> Result<Vec<Samples>> {
         let dir = run.place.fresh();
         run.fill(kind, &dir, |store| put_all(store, &payload, keys))?;
         let mut store = kind.open(&dir, 1)?;
-        contenders.push(Contender::new(kind.name(), move || get_rate(store.as_mut(), keys, run.turn / 2)));
+        contenders.push(Contender::new(kind.name(), move || {
+            get_rate(store.as_mut(), keys, run.short_turn())
+        }));
         dirs.push(dir);
     }
     let samples = alternate("get", run.few_rounds(), contenders)?;
@@ -85,7 +115,9 @@ fn leaves(run: &Run<'_>) -> Result<Vec<Samples>> {
         let mut sum = LeafSum::ZERO;
         nanoseconds(time, |number| {
             let key = key(number);
-            sum = sum.sub(binding_digest(&key, payload.value(number))).add(binding_digest(&key, payload.value(number + 1)));
+            sum = sum
+                .sub(binding_digest(&key, payload.value(number)))
+                .add(binding_digest(&key, payload.value(number + 1)));
             black_box(&sum);
         })
     });

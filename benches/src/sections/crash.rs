@@ -16,7 +16,9 @@ use crate::stores::{Meshlog, Store as _};
 const GROWTH_BYTES: u64 = 256 << 20;
 
 pub(super) fn run(run: &Run<'_>) -> Result<Findings> {
-    let large = run.sized(setting("MESHLOG_BENCH_CRASH_MIB", 5 << 10)? << 20).next_multiple_of(1 << 18);
+    let large = run
+        .sized(setting("MESHLOG_BENCH_CRASH_MIB", 5 << 10)? << 20)
+        .next_multiple_of(1 << 18);
     let small = (large / 10).next_multiple_of(1 << 18);
     run.place.need(large * 5 / 4 + 8 * GROWTH_BYTES)?;
     let mut findings = Findings::default();
@@ -32,10 +34,19 @@ pub(super) fn run(run: &Run<'_>) -> Result<Findings> {
         let measured = format!("{:.0} MiB of log to replay", wal / f64::from(1 << 20));
         say(&format!("  {name}: {seconds:.3?} s, {measured}"));
         findings.bar(id, median(seconds.clone()), measured);
-        samples.push(Samples { name, values: seconds });
+        samples.push(Samples {
+            name,
+            values: seconds,
+        });
     }
     let baseline = samples[0].name.clone();
-    findings.comparisons.push(Comparison::new("open after kill -9", "s", false, &baseline, &samples)?);
+    findings.comparisons.push(Comparison::new(
+        "open after kill -9",
+        "s",
+        false,
+        &baseline,
+        &samples,
+    )?);
     Ok(findings)
 }
 
@@ -44,7 +55,11 @@ fn kill_and_open(run: &Run<'_>, bytes: u64) -> Result<(Vec<f64>, f64)> {
     let dir = run.place.fresh();
     let (mut seconds, mut wals) = (Vec::new(), Vec::new());
     for round in 0..run.few_rounds() {
-        let grow = if round == 0 { bytes } else { run.sized(GROWTH_BYTES).next_multiple_of(1 << 18) };
+        let grow = if round == 0 {
+            bytes
+        } else {
+            run.sized(GROWTH_BYTES).next_multiple_of(1 << 18)
+        };
         kill_when_grown(&dir, grow)?;
         wals.push(bytes_of(&dir, ".log")? as f64);
         forget_cached(&dir)?;

@@ -8,6 +8,7 @@ mod open;
 mod replay;
 mod space;
 mod topics;
+mod wire;
 
 use std::path::Path;
 use std::time::Duration;
@@ -31,14 +32,60 @@ pub struct Section {
 
 /// Every section, in the order of the report.
 pub const SECTIONS: &[Section] = &[
-    Section { name: "append", title: "Durable append", is_long: false, run: append::run },
-    Section { name: "topics", title: "Many topics, many in flight", is_long: false, run: topics::run },
-    Section { name: "replay", title: "Replay and point reads", is_long: false, run: replay::run },
-    Section { name: "bindings", title: "Bindings", is_long: false, run: bindings::run },
-    Section { name: "open", title: "Open after a crash", is_long: false, run: open::run },
-    Section { name: "memory", title: "Memory with 100,000 topics", is_long: false, run: memory::run },
-    Section { name: "crash", title: "Open after kill -9 of a large store", is_long: true, run: crash::run },
-    Section { name: "space", title: "Bytes written to disk", is_long: true, run: space::run },
+    Section {
+        name: "append",
+        title: "Durable append",
+        is_long: false,
+        run: append::run,
+    },
+    Section {
+        name: "topics",
+        title: "Many topics, many in flight",
+        is_long: false,
+        run: topics::run,
+    },
+    Section {
+        name: "replay",
+        title: "Replay and point reads",
+        is_long: false,
+        run: replay::run,
+    },
+    Section {
+        name: "bindings",
+        title: "Bindings",
+        is_long: false,
+        run: bindings::run,
+    },
+    Section {
+        name: "open",
+        title: "Open after a crash",
+        is_long: false,
+        run: open::run,
+    },
+    Section {
+        name: "memory",
+        title: "Memory with 100,000 topics",
+        is_long: false,
+        run: memory::run,
+    },
+    Section {
+        name: "wire",
+        title: "Over the wire: meshctl and a node",
+        is_long: false,
+        run: wire::run,
+    },
+    Section {
+        name: "crash",
+        title: "Open after kill -9 of a large store",
+        is_long: true,
+        run: crash::run,
+    },
+    Section {
+        name: "space",
+        title: "Bytes written to disk",
+        is_long: true,
+        run: space::run,
+    },
 ];
 
 /// How a section is to be measured.
@@ -56,7 +103,12 @@ pub struct Run<'a> {
 impl Run<'_> {
     /// Turns of each contender where no bar depends on it.
     fn few_rounds(&self) -> usize {
-        self.rounds.div_ceil(2)
+        self.rounds.min(3)
+    }
+
+    /// Time of a turn where no bar depends on it.
+    fn short_turn(&self) -> Duration {
+        self.turn / 2
     }
 
     /// A size, smaller where the run is to be quick.
@@ -80,7 +132,12 @@ impl Run<'_> {
     }
 
     /// Fills a new store of this kind in `dir`, and closes it when its background work is done.
-    fn fill(&self, kind: Kind, dir: &Path, fill: impl FnOnce(&mut dyn Store) -> Result<()>) -> Result<()> {
+    fn fill(
+        &self,
+        kind: Kind,
+        dir: &Path,
+        fill: impl FnOnce(&mut dyn Store) -> Result<()>,
+    ) -> Result<()> {
         let mut store = kind.create(dir, 1)?;
         fill(store.as_mut())?;
         store.close()?;

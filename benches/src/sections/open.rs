@@ -21,7 +21,7 @@ pub(super) fn run(run: &Run<'_>) -> Result<Findings> {
     findings.notes.push(format!(
         "A directory with {} MiB of records, 256 a batch, is copied while the store is open and nothing is under way; the \
          copy is opened.",
-        records * RECORD_BYTES as u64 >> 20,
+        (records * RECORD_BYTES as u64) >> 20,
     ));
     let payload = Payload::new(RECORD_BYTES);
     let mut dirs = Vec::new();
@@ -40,7 +40,13 @@ pub(super) fn run(run: &Run<'_>) -> Result<Findings> {
     };
     let samples = alternate("open", run.few_rounds(), dirs.iter().map(turn).collect())?;
     let title = "open after a crash";
-    findings.comparisons.push(Comparison::new(title, "ms", false, Kind::RocksDb.name(), &samples)?);
+    findings.comparisons.push(Comparison::new(
+        title,
+        "ms",
+        false,
+        Kind::RocksDb.name(),
+        &samples,
+    )?);
     for (_, dir) in dirs {
         run.place.clear(&dir)?;
     }

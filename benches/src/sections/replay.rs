@@ -45,7 +45,12 @@ pub(super) fn run(run: &Run<'_>) -> Result<Findings> {
     Ok(findings)
 }
 
-fn replay_warm(run: &Run<'_>, dirs: &[(Kind, PathBuf)], records: u64, findings: &mut Findings) -> Result<()> {
+fn replay_warm(
+    run: &Run<'_>,
+    dirs: &[(Kind, PathBuf)],
+    records: u64,
+    findings: &mut Findings,
+) -> Result<()> {
     let mut stores = Vec::new();
     for (kind, dir) in dirs {
         let mut store = kind.open(dir, 1)?;
@@ -57,13 +62,30 @@ fn replay_warm(run: &Run<'_>, dirs: &[(Kind, PathBuf)], records: u64, findings: 
         Contender::new(kind.name(), move || replay_rate(store.as_mut(), records))
     };
     let samples = alternate("replay", run.rounds, stores.into_iter().map(turn).collect())?;
-    findings.bar_ratio("replay", &samples, Kind::Meshlog.name(), Kind::RocksDb.name(), "records/s")?;
+    findings.bar_ratio(
+        "replay",
+        &samples,
+        Kind::Meshlog.name(),
+        Kind::RocksDb.name(),
+        "records/s",
+    )?;
     let title = "replay, files in the page cache";
-    findings.comparisons.push(Comparison::new(title, "records/s", true, Kind::RocksDb.name(), &samples)?);
+    findings.comparisons.push(Comparison::new(
+        title,
+        "records/s",
+        true,
+        Kind::RocksDb.name(),
+        &samples,
+    )?);
     Ok(())
 }
 
-fn replay_cold(run: &Run<'_>, dirs: &[(Kind, PathBuf)], records: u64, findings: &mut Findings) -> Result<()> {
+fn replay_cold(
+    run: &Run<'_>,
+    dirs: &[(Kind, PathBuf)],
+    records: u64,
+    findings: &mut Findings,
+) -> Result<()> {
     let turn = |(kind, dir): &(Kind, PathBuf)| {
         let (kind, dir) = (*kind, dir.clone());
         Contender::new(kind.name(), move || {
@@ -72,9 +94,19 @@ fn replay_cold(run: &Run<'_>, dirs: &[(Kind, PathBuf)], records: u64, findings: 
             replay_rate(store.as_mut(), records)
         })
     };
-    let samples = alternate("replay from the disk", run.few_rounds(), dirs.iter().map(turn).collect())?;
+    let samples = alternate(
+        "replay from the disk",
+        run.few_rounds(),
+        dirs.iter().map(turn).collect(),
+    )?;
     let title = "replay, page cache emptied first";
-    findings.comparisons.push(Comparison::new(title, "records/s", true, Kind::RocksDb.name(), &samples)?);
+    findings.comparisons.push(Comparison::new(
+        title,
+        "records/s",
+        true,
+        Kind::RocksDb.name(),
+        &samples,
+    )?);
     Ok(())
 }
 
@@ -90,24 +122,46 @@ fn points(
     for batch in [1, 16] {
         let dir = run.place.fresh();
         let few = run.sized(FEW_RECORDS).next_multiple_of(16);
-        run.fill(Kind::Meshlog, &dir, |store| fill(store, payload, few, batch))?;
-        contenders.push(reader(run, format!("Meshlog, batches of {batch}"), Kind::Meshlog.open(&dir, 1)?, few));
+        run.fill(Kind::Meshlog, &dir, |store| {
+            fill(store, payload, few, batch)
+        })?;
+        contenders.push(reader(
+            run,
+            format!("Meshlog, batches of {batch}"),
+            Kind::Meshlog.open(&dir, 1)?,
+            few,
+        ));
         small.push(dir);
     }
     for (kind, dir) in dirs {
-        let name = if *kind == Kind::Meshlog { format!("Meshlog, batches of {BATCH}") } else { kind.name().to_owned() };
+        let name = if *kind == Kind::Meshlog {
+            format!("Meshlog, batches of {BATCH}")
+        } else {
+            kind.name().to_owned()
+        };
         contenders.push(reader(run, name, kind.open(dir, 1)?, records));
     }
     let samples = alternate("point reads", run.few_rounds(), contenders)?;
     let title = "point read by offset, at random (a batch is read and checked whole)";
-    findings.comparisons.push(Comparison::new(title, "reads/s", true, Kind::RocksDb.name(), &samples)?);
+    findings.comparisons.push(Comparison::new(
+        title,
+        "reads/s",
+        true,
+        Kind::RocksDb.name(),
+        &samples,
+    )?);
     for dir in small {
         run.place.clear(&dir)?;
     }
     Ok(())
 }
 
-fn reader<'r>(run: &Run<'_>, name: String, mut store: Box<dyn Store + 'r>, records: u64) -> Contender<'r> {
+fn reader<'r>(
+    run: &Run<'_>,
+    name: String,
+    mut store: Box<dyn Store + 'r>,
+    records: u64,
+) -> Contender<'r> {
     let turn = run.turn / 2;
     Contender::new(name, move || read_rate(store.as_mut(), records, turn))
 }

@@ -28,19 +28,54 @@ pub(super) fn run(run: &Run<'_>) -> Result<Findings> {
     let (mut written, mut rates) = (Vec::new(), Vec::new());
     for (name, kind, topics) in contenders {
         let dir = run.place.fresh();
-        let Filled { payload_bytes, disk_bytes, seconds } = filled(kind, &dir, bytes, Appending { batch: 256, topics })?;
+        let Filled {
+            payload_bytes,
+            disk_bytes,
+            seconds,
+        } = filled(kind, &dir, bytes, Appending { batch: 256, topics })?;
         run.place.clear(&dir)?;
-        let (times, rate) = (disk_bytes as f64 / payload_bytes as f64, (payload_bytes >> 10) as f64 / seconds);
-        say(&format!("  {name}: {times:.2} times the payload, {rate:.0} records/s"));
+        let (times, rate) = (
+            disk_bytes as f64 / payload_bytes as f64,
+            (payload_bytes >> 10) as f64 / seconds,
+        );
+        say(&format!(
+            "  {name}: {times:.2} times the payload, {rate:.0} records/s"
+        ));
         if written.is_empty() {
             let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-            findings.bar("space", times, format!("{:.2} GiB for {:.2} GiB", gib(disk_bytes), gib(payload_bytes)));
+            findings.bar(
+                "space",
+                times,
+                format!(
+                    "{:.2} GiB for {:.2} GiB",
+                    gib(disk_bytes),
+                    gib(payload_bytes)
+                ),
+            );
         }
-        written.push(Samples { name: name.to_owned(), values: vec![times] });
-        rates.push(Samples { name: name.to_owned(), values: vec![rate] });
+        written.push(Samples {
+            name: name.to_owned(),
+            values: vec![times],
+        });
+        rates.push(Samples {
+            name: name.to_owned(),
+            values: vec![rate],
+        });
     }
     let base = "bare RocksDB";
-    findings.comparisons.push(Comparison::new("bytes written / payload", "times", false, base, &written)?);
-    findings.comparisons.push(Comparison::new("sustained append", "records/s", true, base, &rates)?);
+    findings.comparisons.push(Comparison::new(
+        "bytes written / payload",
+        "times",
+        false,
+        base,
+        &written,
+    )?);
+    findings.comparisons.push(Comparison::new(
+        "sustained append",
+        "records/s",
+        true,
+        base,
+        &rates,
+    )?);
     Ok(findings)
 }

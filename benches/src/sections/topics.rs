@@ -39,18 +39,32 @@ pub(super) fn run(run: &Run<'_>) -> Result<Findings> {
         };
         let bare = Contender::new(BARE, || {
             run.with_new(Kind::RocksDb, 1, |store| {
-                let work = Appending { batch: 256, topics: 1 };
+                let work = Appending {
+                    batch: 256,
+                    topics: 1,
+                };
                 append_rate(store, &payload, work, WARM_UP)?;
                 append_rate(store, &payload, work, run.turn)
             })
         });
         let contenders = vec![meshlog(ONE, 1), meshlog(MANY, 1000), bare];
-        let samples = alternate(&format!("in flight, batches of {batch}"), run.rounds, contenders)?;
+        let rounds = if batch == 1 {
+            run.rounds
+        } else {
+            run.few_rounds()
+        };
+        let samples = alternate(
+            &format!("in flight, batches of {batch}"),
+            rounds,
+            contenders,
+        )?;
         if batch == 1 {
             findings.bar_ratio("topics", &samples, MANY, ONE, "records/s")?;
         }
         let title = format!("{IN_FLIGHT} batches of {batch} × 1 KiB in flight");
-        findings.comparisons.push(Comparison::new(&title, "records/s", true, BARE, &samples)?);
+        findings
+            .comparisons
+            .push(Comparison::new(&title, "records/s", true, BARE, &samples)?);
     }
     Ok(findings)
 }

@@ -15,9 +15,15 @@ pub(super) struct Fjall {
 
 impl Fjall {
     pub(super) fn open(dir: &Path, topics: usize) -> Result<Fjall> {
-        let db = Database::builder(dir).cache_size(CACHE_BYTES as u64).open()?;
+        let db = Database::builder(dir)
+            .cache_size(CACHE_BYTES as u64)
+            .open()?;
         let items = db.keyspace("items", KeyspaceCreateOptions::default)?;
-        Ok(Fjall { db, items, next: vec![0; topics] })
+        Ok(Fjall {
+            db,
+            items,
+            next: vec![0; topics],
+        })
     }
 }
 
@@ -33,14 +39,22 @@ impl Store for Fjall {
     }
 
     fn replay(&mut self, topic: usize, visit: Visit<'_>) -> Result<()> {
-        for item in self.items.range(record_key(topic, 0)..record_key(topic + 1, 0)) {
+        for item in self
+            .items
+            .range(record_key(topic, 0)..record_key(topic + 1, 0))
+        {
             visit(&item.value()?);
         }
         Ok(())
     }
 
     fn read(&mut self, topic: usize, offset: u64, visit: Visit<'_>) -> Result<()> {
-        visit(&self.items.get(record_key(topic, offset))?.ok_or("no such record")?);
+        visit(
+            &self
+                .items
+                .get(record_key(topic, offset))?
+                .ok_or("no such record")?,
+        );
         Ok(())
     }
 

@@ -20,16 +20,25 @@ pub struct Meshlog {
 }
 
 impl Meshlog {
-    /// Makes a store in `dir` with `topics` topics.
+    /// Makes a store in `dir` with `topics` topics. A folder that is there already was prepared by `meshctl init`.
     ///
     /// # Errors
     /// What the engine says.
     pub fn create(dir: &Path, topics: usize) -> Result<Meshlog> {
-        let identity =
-            Identity { cluster: ClusterId([1; 16]), node: NodeId([2; 16]), name: "n1".into(), partitions: 64 };
-        prepare(dir, &identity)?;
+        if !dir.exists() {
+            let identity = Identity {
+                cluster: ClusterId([1; 16]),
+                node: NodeId([2; 16]),
+                name: "n1".into(),
+                partitions: 64,
+            };
+            prepare(dir, &identity)?;
+        }
         let engine = Engine::open(dir, Options::default())?;
-        Ok(Meshlog { topics: create_topics(&engine, topics)?, engine })
+        Ok(Meshlog {
+            topics: create_topics(&engine, topics)?,
+            engine,
+        })
     }
 
     /// Opens a store in `dir` that has `topics` topics.
@@ -42,7 +51,10 @@ impl Meshlog {
             let topic = engine.topic(&topic_name(number)?)?;
             Ok(topic.ok_or("a topic is missing")?.key)
         });
-        Ok(Meshlog { topics: found.collect::<Result<_>>()?, engine })
+        Ok(Meshlog {
+            topics: found.collect::<Result<_>>()?,
+            engine,
+        })
     }
 
     /// The engine.
@@ -55,7 +67,13 @@ impl Meshlog {
     #[must_use]
     pub fn in_flight(&self, limit: usize) -> InFlight<'_> {
         let (done, finished) = sync_channel(limit);
-        InFlight { store: self, done, finished, limit, waiting: 0 }
+        InFlight {
+            store: self,
+            done,
+            finished,
+            limit,
+            waiting: 0,
+        }
     }
 }
 
@@ -74,7 +92,11 @@ impl InFlight<'_> {
     /// # Errors
     /// An earlier one was refused, or the values fit no batch.
     pub fn append(&mut self, topic: usize, values: &[&[u8]]) -> Result<()> {
-        let append = Append { topic: self.store.topics[topic], batch: encode(values)?, expected: None };
+        let append = Append {
+            topic: self.store.topics[topic],
+            batch: encode(values)?,
+            expected: None,
+        };
         self.wait_for(self.limit - 1)?;
         self.waiting += 1;
         let done = self.done.clone();
@@ -127,7 +149,11 @@ impl InFlight<'_> {
 
 impl Store for Meshlog {
     fn append(&mut self, topic: usize, values: &[&[u8]]) -> Result<()> {
-        self.engine.append(Append { topic: self.topics[topic], batch: encode(values)?, expected: None })?;
+        self.engine.append(Append {
+            topic: self.topics[topic],
+            batch: encode(values)?,
+            expected: None,
+        })?;
         Ok(())
     }
 
@@ -169,7 +195,10 @@ impl Store for Meshlog {
     }
 
     fn get(&mut self, key: &[u8], visit: Visit<'_>) -> Result<()> {
-        let binding = self.engine.binding(&BindingKey::new(key)?)?.ok_or("no such binding")?;
+        let binding = self
+            .engine
+            .binding(&BindingKey::new(key)?)?
+            .ok_or("no such binding")?;
         let version = binding.newest_live(now_ms()).ok_or("no live value")?;
         match &version.content {
             mesh_ring::binding::Content::Value(value) => visit(value),
@@ -197,7 +226,12 @@ fn encode(values: &[&[u8]]) -> Result<Vec<u8>> {
 
 fn write(key: &[u8], value: &[u8]) -> Result<BindingWrite> {
     let value = Some(Bytes::copy_from_slice(value));
-    Ok(BindingWrite { key: BindingKey::new(key)?, value, context: None, expires_ms: None })
+    Ok(BindingWrite {
+        key: BindingKey::new(key)?,
+        value,
+        context: None,
+        expires_ms: None,
+    })
 }
 
 fn topic_name(number: usize) -> Result<TopicName> {
@@ -214,7 +248,9 @@ fn create_topics(engine: &Engine, topics: usize) -> Result<Vec<TopicKey>> {
             .map(|numbers| {
                 scope.spawn(move || {
                     let make = |number: &usize| {
-                        Ok(engine.create_topic(&topic_name(*number)?, TopicConfig::default())?.key)
+                        Ok(engine
+                            .create_topic(&topic_name(*number)?, TopicConfig::default())?
+                            .key)
                     };
                     numbers.iter().map(make).collect::<Result<Vec<_>>>()
                 })
@@ -222,12 +258,18 @@ fn create_topics(engine: &Engine, topics: usize) -> Result<Vec<TopicKey>> {
             .collect();
         let mut keys = Vec::with_capacity(topics);
         for creator in creators {
-            keys.extend(creator.join().map_err(|_| "a thread that made topics panicked")??);
+            keys.extend(
+                creator
+                    .join()
+                    .map_err(|_| "a thread that made topics panicked")??,
+            );
         }
         Ok(keys)
     })
 }
 
 fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
 }

@@ -76,7 +76,9 @@ impl Kind {
     #[must_use]
     pub fn settings(self) -> &'static str {
         match self {
-            Kind::Meshlog => "`Options::default()`: write buffer 64 MiB, cache 64 MiB; one batch an append, fsynced",
+            Kind::Meshlog => {
+                "`Options::default()`: write buffer 64 MiB, cache 64 MiB; one batch an append, fsynced"
+            }
             Kind::RocksDb => {
                 "defaults (write buffer 64 MiB, two background jobs), no compression, cache 64 MiB; one `WriteBatch` a \
                  commit, `sync = true`; `DBRawIterator`; `get_pinned`"
@@ -144,7 +146,9 @@ mod tests {
             store.append(0, &payload.values(0, 3)).unwrap();
             store.append(1, &payload.values(50, 1)).unwrap();
             store.append(0, &payload.values(3, 2)).unwrap();
-            store.put(&[(b"a", payload.value(8)), (b"b", payload.value(9))]).unwrap();
+            store
+                .put(&[(b"a", payload.value(8)), (b"b", payload.value(9))])
+                .unwrap();
             check(store.as_mut(), &payload, kind);
             store.close().unwrap();
             check(kind.open(&data, 2).unwrap().as_mut(), &payload, kind);
@@ -153,12 +157,24 @@ mod tests {
 
     fn check(store: &mut dyn Store, payload: &Payload, kind: Kind) {
         let mut found: Vec<Vec<u8>> = Vec::new();
-        store.replay(0, &mut |value| found.push(value.to_vec())).unwrap();
+        store
+            .replay(0, &mut |value| found.push(value.to_vec()))
+            .unwrap();
         assert_eq!(found, payload.values(0, 5), "{kind:?}");
         let mut found: Vec<Vec<u8>> = Vec::new();
-        store.read(0, 4, &mut |value| found.push(value.to_vec())).unwrap();
-        store.read(1, 0, &mut |value| found.push(value.to_vec())).unwrap();
-        store.get(b"b", &mut |value| found.push(value.to_vec())).unwrap();
-        assert_eq!(found, [payload.value(4), payload.value(50), payload.value(9)], "{kind:?}");
+        store
+            .read(0, 4, &mut |value| found.push(value.to_vec()))
+            .unwrap();
+        store
+            .read(1, 0, &mut |value| found.push(value.to_vec()))
+            .unwrap();
+        store
+            .get(b"b", &mut |value| found.push(value.to_vec()))
+            .unwrap();
+        assert_eq!(
+            found,
+            [payload.value(4), payload.value(50), payload.value(9)],
+            "{kind:?}"
+        );
     }
 }

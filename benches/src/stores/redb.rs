@@ -19,7 +19,10 @@ impl Redb {
     pub(super) fn open(dir: &Path, topics: usize) -> Result<Redb> {
         fs::create_dir_all(dir)?;
         let db = Database::create(dir.join("items.redb"))?;
-        Ok(Redb { db, next: vec![0; topics] })
+        Ok(Redb {
+            db,
+            next: vec![0; topics],
+        })
     }
 
     fn one(&self, key: &[u8], visit: Visit<'_>) -> Result<()> {
@@ -28,7 +31,10 @@ impl Redb {
         Ok(())
     }
 
-    fn commit<K: AsRef<[u8]>>(&self, pairs: impl Iterator<Item = (K, impl AsRef<[u8]>)>) -> Result<()> {
+    fn commit<K: AsRef<[u8]>>(
+        &self,
+        pairs: impl Iterator<Item = (K, impl AsRef<[u8]>)>,
+    ) -> Result<()> {
         let mut transaction = self.db.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         {
@@ -45,12 +51,18 @@ impl Store for Redb {
     fn append(&mut self, topic: usize, values: &[&[u8]]) -> Result<()> {
         let first = self.next[topic];
         self.next[topic] += values.len() as u64;
-        self.commit((first..).zip(values).map(|(offset, value)| (record_key(topic, offset), value)))
+        self.commit(
+            (first..)
+                .zip(values)
+                .map(|(offset, value)| (record_key(topic, offset), value)),
+        )
     }
 
     fn replay(&mut self, topic: usize, visit: Visit<'_>) -> Result<()> {
         let table = self.db.begin_read()?.open_table(ITEMS)?;
-        for item in table.range::<&[u8]>(&record_key(topic, 0)[..]..&record_key(topic + 1, 0)[..])? {
+        for item in
+            table.range::<&[u8]>(&record_key(topic, 0)[..]..&record_key(topic + 1, 0)[..])?
+        {
             visit(item?.1.value());
         }
         Ok(())

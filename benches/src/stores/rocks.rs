@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, Options, ReadOptions, WaitForCompactOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, Options, ReadOptions, WaitForCompactOptions,
+    WriteBatch, WriteOptions,
 };
 
 use super::{CACHE_BYTES, Store, Visit, binding_key, record_key};
@@ -25,7 +26,11 @@ impl Rocks {
         options.set_compression_type(DBCompressionType::None);
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
-        Ok(Rocks { db: DB::open(&options, dir)?, synced, next: vec![0; topics] })
+        Ok(Rocks {
+            db: DB::open(&options, dir)?,
+            synced,
+            next: vec![0; topics],
+        })
     }
 }
 
@@ -53,7 +58,12 @@ impl Store for Rocks {
     }
 
     fn read(&mut self, topic: usize, offset: u64, visit: Visit<'_>) -> Result<()> {
-        visit(&self.db.get_pinned(record_key(topic, offset))?.ok_or("no such record")?);
+        visit(
+            &self
+                .db
+                .get_pinned(record_key(topic, offset))?
+                .ok_or("no such record")?,
+        );
         Ok(())
     }
 
@@ -66,12 +76,19 @@ impl Store for Rocks {
     }
 
     fn get(&mut self, key: &[u8], visit: Visit<'_>) -> Result<()> {
-        visit(&self.db.get_pinned(binding_key(key))?.ok_or("no such binding")?);
+        visit(
+            &self
+                .db
+                .get_pinned(binding_key(key))?
+                .ok_or("no such binding")?,
+        );
         Ok(())
     }
 
     fn close(self: Box<Self>) -> Result<()> {
         self.db.flush()?;
-        Ok(self.db.wait_for_compact(&WaitForCompactOptions::default())?)
+        Ok(self
+            .db
+            .wait_for_compact(&WaitForCompactOptions::default())?)
     }
 }

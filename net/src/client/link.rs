@@ -44,6 +44,11 @@ impl BackOff {
         sleep_until(deadline.min(Instant::now() + self.0)).await;
         self.0 = (self.0 * 2).min(BACK_OFF_MAX);
     }
+
+    /// Waits, however short a timeout is.
+    pub(super) async fn pause_fully(&mut self) {
+        self.pause(Instant::now() + BACK_OFF_MAX).await;
+    }
 }
 
 /// Where the nodes are, and the connection to one of them.

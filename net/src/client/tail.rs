@@ -118,8 +118,19 @@ enum Failure {
     Lost(Lost),
     /// The node is going away.
     Stopping,
-    /// No connection will do.
+    /// What another connection alone does not mend.
     Error(ClientError),
+}
+
+impl Failure {
+    /// Whether trying again, for long enough, may help.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Lost(Lost::Connection(_)) | Self::Stopping => true,
+            Self::Lost(Lost::Refused(_) | Lost::Protocol(_)) => false,
+            Self::Error(error) => matches!(error, ClientError::Unavailable(_)),
+        }
+    }
 }
 
 impl Tail {
@@ -157,18 +168,23 @@ impl Tail {
                     self.session = None;
                     self.ended = true;
                 }
-                Err(Failure::Error(error)) if self.goes_on(&error) => {}
+                Err(failure) if self.is_patient() && failure.may_pass() => {
+                    back_off.pause_fully().await;
+                    // Each attempt has the whole timeout, however long ago something came.
+                    deadline = Instant::now() + self.link.timeout;
+                }
                 Err(Failure::Error(error)) => return Err(error),
-                Err(Failure::Lost(Lost::Connection(cause))) => {
-                    if Instant::now() >= deadline && !self.is_patient() {
-                        return Err(Lost::Connection(cause).into_error("tail"));
-                    }
-                    back_off
-                        .pause(deadline.max(Instant::now() + self.link.timeout))
-                        .await;
+                Err(Failure::Lost(Lost::Connection(_)) | Failure::Stopping)
+                    if Instant::now() < deadline =>
+                {
+                    back_off.pause(deadline).await;
                 }
                 Err(Failure::Lost(lost)) => return Err(lost.into_error("tail")),
-                Err(Failure::Stopping) => back_off.pause(Instant::now() + self.link.timeout).await,
+                Err(Failure::Stopping) => {
+                    return Err(ClientError::Unavailable(
+                        "tail: the node is stopping".into(),
+                    ));
+                }
             }
         }
         Ok(None)
@@ -179,13 +195,9 @@ impl Tail {
         self.place.map(|place| place.next)
     }
 
+    /// Whether it tries as long as it is not given up.
     fn is_patient(&self) -> bool {
         self.options.follow && self.place.is_some()
-    }
-
-    /// Whether a tail that was not given up goes on trying after this.
-    fn goes_on(&self, error: &ClientError) -> bool {
-        self.is_patient() && matches!(error, ClientError::Unavailable(_))
     }
 
     async fn step(&mut self, deadline: Instant) -> Result<Step, Failure> {

@@ -1,12 +1,12 @@
 //! Connections and their streams: who is it, what does it ask, may it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quinn::{Connection, Endpoint, Incoming, RecvStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::gate::{Answer, Pass};
 use super::{Shared, append, close, reply, tail, unary};
 use crate::identity::Peer;
 use crate::wire::frame::{FrameError, FrameReader, FrameWriter};
@@ -15,8 +15,10 @@ use crate::wire::proto::{
 };
 use crate::wire::{FRAME_BODY_BYTES_MAX, PROTOCOL_VERSION};
 
-/// How long a stream may take to say what it wants, and a handshake to end.
+/// How long a stream may take to say what it wants.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a handshake may take. Its peer is not known yet, and keeps a place from others.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One stream of a known peer.
 pub(super) struct Stream {
@@ -38,17 +40,37 @@ pub(super) async fn accept(shared: Arc<Shared>, endpoint: Endpoint) {
             incoming = endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { return };
-        let serving = connection(Arc::clone(&shared), incoming);
-        shared.tasks.spawn("connection", serving);
+        let address = incoming.remote_address();
+        let proved = incoming.remote_address_validated();
+        match shared.gate.knock(endpoint.open_connections(), proved) {
+            Answer::Welcome(pass) => {
+                let serving = connection(Arc::clone(&shared), incoming, pass);
+                shared.tasks.spawn("connection", serving);
+            }
+            Answer::Prove => {
+                tracing::debug!(%address, "many handshakes are under way: the address is to be proved");
+                // One whose address is not proved may always be asked to; if not, dropping it refuses it.
+                let _ = incoming.retry();
+            }
+            Answer::Refuse(cause) => {
+                tracing::debug!(%address, cause, "refused a handshake");
+                incoming.refuse();
+            }
+        }
     }
 }
 
-async fn connection(shared: Arc<Shared>, incoming: Incoming) {
+async fn connection(shared: Arc<Shared>, incoming: Incoming, mut pass: Pass) {
     let address = incoming.remote_address();
-    let connection = match tokio::time::timeout(OPENING_TIMEOUT, incoming).await {
+    let handshake = tokio::select! {
+        () = shared.tasks.stopping() => return,
+        handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming) => handshake,
+    };
+    let connection = match handshake {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return tracing::info!(%address, %error, "refused a connection"),
-        Err(_) => return tracing::info!(%address, "a handshake took too long"),
+        // Anyone can make as many of these as the network carries, so that they are not worth more.
+        Ok(Err(error)) => return tracing::debug!(%address, %error, "a handshake failed"),
+        Err(_) => return tracing::debug!(%address, "a handshake took too long"),
     };
     let peer = match Peer::of_connection(&connection) {
         Ok(peer) => Arc::new(peer),
@@ -57,10 +79,9 @@ async fn connection(shared: Arc<Shared>, incoming: Incoming) {
             return connection.close(close::NOT_A_PEER, error.to_string().as_bytes());
         }
     };
-    shared.connections.fetch_add(1, Ordering::Relaxed);
+    pass.established();
     tracing::debug!(%address, peer = peer.name, "connected");
     serve(&shared, &connection, &peer).await;
-    shared.connections.fetch_sub(1, Ordering::Relaxed);
     tracing::debug!(%address, peer = peer.name, "disconnected");
 }
 

@@ -1,7 +1,7 @@
 //! The node: an engine behind a QUIC endpoint.
 //!
 //! - `config`: what `node.toml` says;
-//! - `connection`: who may connect, and what a stream asks for;
+//! - `gate`: how many may connect; `connection`: who, and what a stream asks for;
 //! - `unary`: requests of one question and one answer; `append` and `tail`: the streams that stay;
 //! - `commits`, `topics`: what the streams share; `reply`: the engine's errors in the words of the wire;
 //! - `upkeep`: retention, expiry and scrub by the clock; `running`: the tasks, and how they stop.
@@ -10,6 +10,7 @@ mod append;
 mod commits;
 mod config;
 mod connection;
+mod gate;
 mod reply;
 mod running;
 mod tail;
@@ -20,7 +21,6 @@ mod upkeep;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use mesh_engine::{Engine, OpenError, Options, QUEUE_BYTES_MAX, Stopped};
@@ -33,6 +33,7 @@ pub use self::config::{NODE_FILE, NodeConfig, NodeConfigError};
 
 use self::append::Producers;
 use self::commits::Commits;
+use self::gate::Gate;
 use self::running::Running;
 use self::topics::TopicNames;
 use crate::identity::{Credentials, IdentityError, Peer, PeerError, Role};
@@ -112,7 +113,7 @@ pub(crate) struct Shared {
     queue_bytes: Arc<Semaphore>,
     addr: SocketAddr,
     started: Instant,
-    connections: AtomicU32,
+    gate: Gate,
 }
 
 impl std::fmt::Debug for Shared {
@@ -166,7 +167,7 @@ impl Node {
             queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
             addr,
             started: Instant::now(),
-            connections: AtomicU32::new(0),
+            gate: Gate::default(),
         });
         upkeep::start(&shared, config.scrub_bytes_per_second);
         let accepting = connection::accept(Arc::clone(&shared), endpoint.clone());
@@ -256,7 +257,7 @@ impl Shared {
     }
 
     fn connection_count(&self) -> u32 {
-        self.connections.load(Ordering::Relaxed)
+        u32::try_from(self.gate.established()).unwrap_or(u32::MAX)
     }
 
     /// Waits until the engine's queue has room for `bytes`.

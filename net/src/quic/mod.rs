@@ -29,6 +29,13 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// Most streams that one peer may have open at a time. Further ones wait at the peer.
 pub const STREAMS_MAX: u32 = 1024;
 
+/// Most peers that have knocked and wait to be let in. A further one is not heard, and knocks again.
+const WAITING_MAX: usize = 512;
+/// Most bytes kept of what such a peer sends after its first packet: the rest of its greeting.
+const WAITING_BYTES_MAX: u64 = 16 << 10;
+/// The same for all of them.
+const WAITING_BYTES_TOTAL_MAX: u64 = 2 << 20;
+
 /// The code of a connection that ends because its work is done.
 pub const CLOSE_DONE: VarInt = VarInt::from_u32(0);
 /// The code of a connection that ends because the node stops. Another node, or this one later, may serve.
@@ -155,6 +162,10 @@ pub fn server_endpoint(
     config.transport_config(Arc::new(tuning.transport()));
     // A client that moves is a new client.
     config.migration(false);
+    config
+        .max_incoming(WAITING_MAX)
+        .incoming_buffer_size(WAITING_BYTES_MAX)
+        .incoming_buffer_size_total(WAITING_BYTES_TOTAL_MAX);
     open(addr, Some(config), credentials.restart_key(), tuning)
         .map_err(|source| EndpointError::Listen { addr, source })
 }
