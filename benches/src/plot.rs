@@ -8,7 +8,7 @@ use crate::outcome::{Comparison, Entry};
 const WIDTH: f64 = 820.0;
 const LABELS: f64 = 250.0;
 /// Room to the right of the longest bar, for its figure.
-const FIGURES: f64 = 110.0;
+const FIGURES: f64 = 150.0;
 const LINE: f64 = 24.0;
 const BAR: f64 = 15.0;
 const HEAD: f64 = 34.0;

@@ -315,7 +315,11 @@ fn a_write_that_fails_stops_the_store_with_the_reason_and_loses_nothing_acknowle
         panic!("{refusal}")
     };
     assert!(stopped.cause.contains("No space left"), "{}", stopped.cause);
-    assert_eq!(*told.lock().unwrap(), [stopped.cause.clone()], "told once");
+    assert_eq!(
+        told.lock().unwrap().as_slice(),
+        std::slice::from_ref(&stopped.cause),
+        "told once"
+    );
     assert!(
         matches!(append(&engine, topic, &["x"]), Err(AppendError::Stopped(_))),
         "never retried"

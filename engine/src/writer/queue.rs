@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Op;
 use crate::error::Stopped;
 
-/// Most bytes of appends and writes that wait for the writer; [`Queue::push`] blocks beyond them.
+/// Most bytes of appends and writes that wait for the writer; an append blocks beyond them.
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// Most bytes that go into one WriteBatch and share one fsync.
