@@ -46,8 +46,9 @@ build: system-packages ## build meshctl (release)
 bench: system-packages ## run the benches and write BENCHMARKS.md with its plots
 	@echo "==> bench: cargo bench -p mesh-benches"
 	@scripts/env cargo bench --locked -p mesh-benches
-	@echo "==> report: BENCHMARKS.md"
-	@scripts/env cargo run --locked --release -p mesh-benches --bin report
+	@echo "==> report: BENCHMARKS.md (REPORT=--long adds the 5 and 10 GiB sections)"
+	@scripts/env cargo build --locked --release -p meshctl --bin meshctl
+	@scripts/env cargo run --locked --release -p mesh-benches --bin report -- $(REPORT)
 
 torture: system-packages ## crash and power-loss tests for long (ROUNDS=1000)
 	@echo "==> torture: $(ROUNDS) rounds of each test named $(TORTURE_TESTS), release build"

@@ -10,7 +10,7 @@ use super::{Append, Appended};
 use crate::batch::{self, BatchHeader, LeaderStamp, ProducerStamp};
 use crate::error::AppendError;
 use crate::journal::Command;
-use crate::keys::{self, family};
+use crate::keys;
 
 impl State {
     /// Orders one batch. Whether it is a retry is asked first: the answer to a retry is what happened the first time,
@@ -77,13 +77,14 @@ impl State {
             },
         )
         .map_err(AppendError::Read)?;
-        group.put(family::LOG, keys::log_key(topic, last), &batch);
+        let bytes = batch.len() as u64;
+        group.put_log(keys::log_key(topic, last), batch);
         if let Some(stamp) = header.producer {
             self.remember(group, topic, stamp, first, last)?;
         }
         if let Some(tail) = self.tails.get_mut(&topic) {
             tail.next = last + 1;
-            tail.position += batch.len() as u64;
+            tail.position += bytes;
             tail.append_time_ms = append_time_ms;
         }
         group.committed.insert(topic, last + 1);

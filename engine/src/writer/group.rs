@@ -8,12 +8,15 @@ use rocksdb::{ColumnFamily, WriteBatch};
 
 use super::Done;
 use crate::error::Stopped;
+use crate::keys::family;
 use crate::space::Shortage;
 use crate::store::Store;
 
 pub(super) struct Group<'a> {
     pub(super) store: &'a Store,
     pub(super) batch: WriteBatch,
+    /// Batches for the log, by key. Put last and in order: neighbours in the memtable are found without a search.
+    log: Vec<([u8; 18], Vec<u8>)>,
     /// Physical time of the group, unix milliseconds.
     pub(super) now_ms: u64,
     /// Whether there is room for anything but control.
@@ -65,6 +68,7 @@ impl<'a> Group<'a> {
             store,
             // Grown step by step, a large group would be copied several times over.
             batch: WriteBatch::with_capacity_bytes(bytes),
+            log: Vec::new(),
             now_ms,
             space,
             replies: Vec::new(),
@@ -92,6 +96,20 @@ impl<'a> Group<'a> {
 
     pub(super) fn put(&mut self, name: &str, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
         self.batch.put_cf(self.family(name), key, value);
+    }
+
+    /// Puts a record batch into the log when the group is sealed.
+    pub(super) fn put_log(&mut self, key: [u8; 18], batch: Vec<u8>) {
+        self.log.push((key, batch));
+    }
+
+    /// Completes the WriteBatch. Nothing is staged after this.
+    pub(super) fn seal(&mut self) {
+        let mut log = std::mem::take(&mut self.log);
+        log.sort_unstable_by_key(|(key, _)| *key);
+        for (key, batch) in log {
+            self.put(family::LOG, key, batch);
+        }
     }
 
     pub(super) fn delete(&mut self, name: &str, key: impl AsRef<[u8]>) {

@@ -243,6 +243,7 @@ impl Writer {
         }
         self.state.bound_clock(&mut group);
         self.checkpoint_if_due(&mut group);
+        group.seal();
         let Group {
             batch,
             replies,

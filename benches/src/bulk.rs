@@ -1,0 +1,93 @@
+//! What the transport itself can do: bytes on one QUIC stream between two processes, with the node's and the client's own
+//! endpoint settings and identities, and no protocol above.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Instant;
+
+use bytes::Bytes;
+use mesh_net::identity::{CredentialFiles, Credentials, NODE_SERVER_NAME};
+use mesh_net::quic::{Tuning, client_endpoint, server_endpoint};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::Result;
+use crate::children::Child;
+
+/// Bytes of each write.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Moves `bytes` bytes from a process of its own to this one; returns MiB/s.
+///
+/// # Errors
+/// The transport's.
+pub fn rate(node: &Path, client: &Path, bytes: u64) -> Result<f64> {
+    let node = node.to_str().ok_or("the folder's name is not UTF-8")?;
+    let mut sender = Child::start("send-bulk", &[node, &bytes.to_string()])?;
+    let address: SocketAddr = sender.line()?.parse()?;
+    let rate = runtime()?.block_on(receive(address, client, bytes))?;
+    sender.finish()?;
+    Ok(rate)
+}
+
+/// Serves one client: sends `bytes` bytes and ends when it has gone. `ready` is told the address.
+///
+/// # Errors
+/// The transport's.
+pub fn send(
+    identity: &Path,
+    bytes: u64,
+    ready: impl FnOnce(SocketAddr) -> Result<()>,
+) -> Result<()> {
+    let credentials = Credentials::load(&CredentialFiles::in_dir(identity))?;
+    runtime()?.block_on(async {
+        let endpoint = server_endpoint(
+            (Ipv4Addr::LOCALHOST, 0).into(),
+            &credentials,
+            &Tuning::default(),
+        )?;
+        ready(endpoint.local_addr()?)?;
+        let connection = endpoint
+            .accept()
+            .await
+            .ok_or("the endpoint was closed")?
+            .await?;
+        let (mut stream, mut request) = connection.accept_bi().await?;
+        request.read_to_end(16).await?;
+        let chunk = Bytes::from(vec![7; CHUNK_BYTES]);
+        let mut left = bytes;
+        while left > 0 {
+            let piece = chunk.slice(..left.min(CHUNK_BYTES as u64) as usize);
+            left -= piece.len() as u64;
+            stream.write_chunk(piece).await?;
+        }
+        stream.finish()?;
+        connection.closed().await;
+        Ok(())
+    })
+}
+
+async fn receive(address: SocketAddr, identity: &Path, bytes: u64) -> Result<f64> {
+    let credentials = Credentials::load(&CredentialFiles::in_dir(identity))?;
+    let endpoint = client_endpoint(address, &credentials, &Tuning::default())?;
+    let connection = endpoint.connect(address, NODE_SERVER_NAME)?.await?;
+    let (mut request, mut stream) = connection.open_bi().await?;
+    let began = Instant::now();
+    request.write_all(b"go").await?;
+    request.finish()?;
+    let mut received = 0;
+    while let Some(chunk) = stream.read_chunk(usize::MAX, true).await? {
+        received += chunk.bytes.len() as u64;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    connection.close(0_u32.into(), b"");
+    endpoint.wait_idle().await;
+    if received != bytes {
+        return Err(format!("{bytes} bytes were sent, but {received} received").into());
+    }
+    Ok(bytes as f64 / f64::from(1 << 20) / seconds)
+}
+
+/// As `meshctl` has it.
+fn runtime() -> Result<Runtime> {
+    Ok(Builder::new_multi_thread().enable_all().build()?)
+}
