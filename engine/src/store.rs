@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBPinnableSlice, DBRawIterator, DBRecoveryMode, ErrorKind, ReadOptions, WriteBatch,
+    DBPinnableSlice, DBRawIterator, DBRecoveryMode, ErrorKind, LiveFile, ReadOptions, WriteBatch,
     WriteOptions,
 };
 
@@ -129,14 +129,18 @@ impl Store {
             from.as_deref().is_none_or(|from| from <= key)
                 && to.as_deref().is_none_or(|to| key <= to)
         };
-        let Ok(files) = self.db.live_files() else {
-            return Vec::new();
-        };
-        files
+        self.files(name)
             .into_iter()
-            .filter(|file| file.column_family_name == name && holds(&file.start_key, &file.end_key))
+            .filter(|file| holds(&file.start_key, &file.end_key))
             .map(|file| file.name.trim_start_matches('/').to_owned())
             .collect()
+    }
+
+    /// The table files of a family.
+    pub(crate) fn files(&self, name: &str) -> Vec<LiveFile> {
+        let mut files = self.db.live_files().unwrap_or_default();
+        files.retain(|file| file.column_family_name == name);
+        files
     }
 }
 
