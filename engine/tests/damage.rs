@@ -11,7 +11,7 @@ mod support;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 
 use mesh_engine::{Append, BindingWrite, Engine, ReadError, ScrubReport, TopicConfig};
 use mesh_ring::ids::TopicKey;
@@ -80,7 +80,7 @@ fn stored_widely() -> (Bench, Vec<TopicKey>) {
     let topics: Vec<_> = (0..16)
         .map(|n| create(&engine, &format!("wide/{n}")))
         .collect();
-    let (done, answers) = channel();
+    let (done, answers) = sync_channel(topics.len() * BATCHES as usize);
     for n in 0..BATCHES {
         for topic in &topics {
             let done = done.clone();
