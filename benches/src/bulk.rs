@@ -2,7 +2,7 @@
 //! endpoint settings and identities, and no protocol above.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::Path as FilePath;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -13,6 +13,47 @@ use tokio::runtime::{Builder, Runtime};
 use crate::Result;
 use crate::children::Child;
 
+/// Which of the transport's settings a transfer has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Path {
+    /// Datagrams as large as quinn looks for by itself: 1,452 bytes, what any network carries.
+    AsQuinnComes,
+    /// Datagrams as large as Meshlog looks for: a loopback device carries them, an ordinary network does not.
+    AsMeshlogHasIt,
+}
+
+impl Path {
+    fn tuning(self) -> Tuning {
+        match self {
+            Path::AsQuinnComes => Tuning {
+                mtu_max: 1_452,
+                ..Tuning::default()
+            },
+            Path::AsMeshlogHasIt => Tuning::default(),
+        }
+    }
+
+    /// What it is called between processes.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Path::AsQuinnComes => "quinn",
+            Path::AsMeshlogHasIt => "meshlog",
+        }
+    }
+
+    /// The one of that name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn named(name: &str) -> Result<Path> {
+        [Path::AsQuinnComes, Path::AsMeshlogHasIt]
+            .into_iter()
+            .find(|path| path.name() == name)
+            .ok_or_else(|| format!("no path is called {name}").into())
+    }
+}
+
 /// Bytes of each write.
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -20,11 +61,11 @@ const CHUNK_BYTES: usize = 256 << 10;
 ///
 /// # Errors
 /// The transport's.
-pub fn rate(node: &Path, client: &Path, bytes: u64) -> Result<f64> {
+pub fn rate(node: &FilePath, client: &FilePath, path: Path, bytes: u64) -> Result<f64> {
     let node = node.to_str().ok_or("the folder's name is not UTF-8")?;
-    let mut sender = Child::start("send-bulk", &[node, &bytes.to_string()])?;
+    let mut sender = Child::start("send-bulk", &[node, path.name(), &bytes.to_string()])?;
     let address: SocketAddr = sender.line()?.parse()?;
-    let rate = runtime()?.block_on(receive(address, client, bytes))?;
+    let rate = runtime()?.block_on(receive(address, client, path, bytes))?;
     sender.finish()?;
     Ok(rate)
 }
@@ -34,7 +75,8 @@ pub fn rate(node: &Path, client: &Path, bytes: u64) -> Result<f64> {
 /// # Errors
 /// The transport's.
 pub fn send(
-    identity: &Path,
+    identity: &FilePath,
+    path: Path,
     bytes: u64,
     ready: impl FnOnce(SocketAddr) -> Result<()>,
 ) -> Result<()> {
@@ -43,7 +85,7 @@ pub fn send(
         let endpoint = server_endpoint(
             (Ipv4Addr::LOCALHOST, 0).into(),
             &credentials,
-            &Tuning::default(),
+            &path.tuning(),
         )?;
         ready(endpoint.local_addr()?)?;
         let connection = endpoint
@@ -66,9 +108,9 @@ pub fn send(
     })
 }
 
-async fn receive(address: SocketAddr, identity: &Path, bytes: u64) -> Result<f64> {
+async fn receive(address: SocketAddr, identity: &FilePath, path: Path, bytes: u64) -> Result<f64> {
     let credentials = Credentials::load(&CredentialFiles::in_dir(identity))?;
-    let endpoint = client_endpoint(address, &credentials, &Tuning::default())?;
+    let endpoint = client_endpoint(address, &credentials, &path.tuning())?;
     let connection = endpoint.connect(address, NODE_SERVER_NAME)?.await?;
     let (mut request, mut stream) = connection.open_bi().await?;
     let began = Instant::now();

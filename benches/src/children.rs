@@ -145,8 +145,9 @@ pub fn work(arguments: &[String]) -> Result<()> {
         }
         ["make-topics", dir, topics] => make_topics(dir.as_ref(), topics.parse()?),
         ["idle", dir] => idle(dir.as_ref()),
-        ["send-bulk", identity, bytes] => {
-            bulk::send(identity.as_ref(), bytes.parse()?, |address| {
+        ["send-bulk", identity, path, bytes] => {
+            let path = bulk::Path::named(path)?;
+            bulk::send(identity.as_ref(), path, bytes.parse()?, |address| {
                 tell(&address.to_string())
             })
         }

@@ -10,7 +10,8 @@ use mesh_ring::ids::{ClusterId, Offset, TopicKey};
 /// Offsets and safety never depend on it; record times, expiry and age retention do.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// Called by the writer with topics that have new durable records, each with its next offset.
+/// Called by the writer with topics that have new durable records, each with its next offset. A topic may come more than
+/// once; its last offset counts. The next offset of a topic that was deleted is 0.
 pub type OnCommitted = Arc<dyn Fn(&[(TopicKey, Offset)]) + Send + Sync>;
 
 /// Called once, with the reason, when the writer has stopped for good.

@@ -87,7 +87,7 @@ impl State {
             tail.position += bytes;
             tail.append_time_ms = append_time_ms;
         }
-        group.committed.insert(topic, last + 1);
+        group.committed(topic, last + 1);
         Ok(Appended {
             first,
             last,

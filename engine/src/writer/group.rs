@@ -15,15 +15,17 @@ use crate::store::Store;
 pub(super) struct Group<'a> {
     pub(super) store: &'a Store,
     pub(super) batch: WriteBatch,
-    /// Batches for the log, by key. Put last and in order: neighbours in the memtable are found without a search.
+    /// Batches for the log and entries for the journal, by key. Put last and in order: what has its neighbour in the
+    /// memtable before it is inserted without a search.
     log: Vec<([u8; 18], Vec<u8>)>,
+    journal: Vec<([u8; 10], Vec<u8>)>,
     /// Physical time of the group, unix milliseconds.
     pub(super) now_ms: u64,
     /// Whether there is room for anything but control.
     pub(super) space: Result<(), Shortage>,
     pub(super) replies: Vec<Box<dyn Reply>>,
-    /// Topics with new records, and the next offset of each.
-    pub(super) committed: HashMap<TopicKey, Offset>,
+    /// Topics with new records and the next offset of each, in order; a topic may come again, further on.
+    pub(super) committed: Vec<(TopicKey, Offset)>,
     /// Names created (`Some`) or deleted (`None`) in this group.
     pub(super) names: HashMap<(PartitionId, String), Option<TopicId>>,
     /// Topics deleted in this group.
@@ -69,10 +71,11 @@ impl<'a> Group<'a> {
             // Grown step by step, a large group would be copied several times over.
             batch: WriteBatch::with_capacity_bytes(bytes),
             log: Vec::new(),
+            journal: Vec::new(),
             now_ms,
             space,
             replies: Vec::new(),
-            committed: HashMap::new(),
+            committed: Vec::new(),
             names: HashMap::new(),
             deleted: HashSet::new(),
             trimmed: Vec::new(),
@@ -98,9 +101,22 @@ impl<'a> Group<'a> {
         self.batch.put_cf(self.family(name), key, value);
     }
 
+    /// Tells those who wait for the topic, once the group is durable.
+    pub(super) fn committed(&mut self, topic: TopicKey, next: Offset) {
+        match self.committed.last_mut() {
+            Some((last, upto)) if *last == topic => *upto = next,
+            _ => self.committed.push((topic, next)),
+        }
+    }
+
     /// Puts a record batch into the log when the group is sealed.
     pub(super) fn put_log(&mut self, key: [u8; 18], batch: Vec<u8>) {
         self.log.push((key, batch));
+    }
+
+    /// Puts an entry into the journal when the group is sealed.
+    pub(super) fn put_journal(&mut self, key: [u8; 10], entry: Vec<u8>) {
+        self.journal.push((key, entry));
     }
 
     /// Completes the WriteBatch. Nothing is staged after this.
@@ -109,6 +125,11 @@ impl<'a> Group<'a> {
         log.sort_unstable_by_key(|(key, _)| *key);
         for (key, batch) in log {
             self.put(family::LOG, key, batch);
+        }
+        let mut journal = std::mem::take(&mut self.journal);
+        journal.sort_unstable_by_key(|(key, _)| *key);
+        for (key, entry) in journal {
+            self.put(family::JOURNAL, key, entry);
         }
     }
 

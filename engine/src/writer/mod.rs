@@ -259,7 +259,7 @@ impl Writer {
         }
         self.garbage.note(&trimmed, !deleted.is_empty());
         if let (Some(on_committed), false) = (&self.options.on_committed, committed.is_empty()) {
-            on_committed(&committed.into_iter().collect::<Vec<_>>());
+            on_committed(&committed);
         }
         replies.into_iter().for_each(|reply| reply.send(None));
         Ok(())
@@ -354,6 +354,7 @@ impl Writer {
         let store = Arc::clone(&self.store);
         let mut group = Group::new(&store, 0, (self.options.clock)(), Ok(()));
         self.state.checkpoint(&mut group);
+        group.seal();
         store.write_synced(group.batch)?;
         store.flush_all()
     }

@@ -279,11 +279,7 @@ impl Partition {
 
     fn push(&mut self, group: &mut Group<'_>, id: PartitionId, entry: Entry) -> Index {
         let index = self.next_index;
-        group.put(
-            family::JOURNAL,
-            keys::journal_key(id, index),
-            entry.encode(),
-        );
+        group.put_journal(keys::journal_key(id, index), entry.encode());
         self.next_index = index.next();
         index
     }

@@ -109,7 +109,7 @@ impl State {
         );
         group.deleted.insert(topic);
         // Whoever waits at its end must learn that there is none.
-        group.committed.insert(topic, 0);
+        group.committed(topic, 0);
         Ok(())
     }
 
