@@ -79,6 +79,7 @@ pub(crate) fn print_ack(
         let mut object = Object::new();
         put_bytes(&mut object, "key", key);
         object.insert("context".to_owned(), token(&ack.context).into());
+        object.insert("version".to_owned(), ack.version.clone().into());
         object.insert("acknowledged".to_owned(), ack.acknowledged.clone().into());
         object.insert("hinted".to_owned(), ack.hinted.clone().into());
         return session.out.json(&object);

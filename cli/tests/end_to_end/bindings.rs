@@ -67,6 +67,11 @@ fn a_value_expires() {
 fn json_tells_who_acknowledged_and_gives_a_context() {
     let mesh = Mesh::start();
     let put = mesh.json(&["put", "k", "v"]).remove(0);
+    let version = put["version"].as_str().unwrap();
+    assert!(
+        version.ends_with(".1.1"),
+        "the first write of the first start: {version}"
+    );
     assert_eq!(
         (&put["key"], &put["acknowledged"], &put["hinted"]),
         (&json!("k"), &json!(["n1"]), &json!([]))

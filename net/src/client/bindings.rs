@@ -27,6 +27,8 @@ pub struct WriteOptions {
 pub struct WriteAck {
     /// What the writer has seen now, for its next write.
     pub context: Bytes,
+    /// The version that was made: the node's id, how often it had started, and its count of writes since.
+    pub version: String,
     /// The nodes that have it durably.
     pub acknowledged: Vec<String>,
     /// The nodes that are away, for which others keep it.
@@ -108,6 +110,7 @@ impl Client {
         match answer.one()? {
             (reply::Kind::Written(w), _) => Ok(WriteAck {
                 context: w.context,
+                version: w.version,
                 acknowledged: w.acknowledged,
                 hinted: w.hinted,
             }),

@@ -204,11 +204,12 @@ async fn write(
         .await
         .map_err(|_| reply::internal())?
         .map_err(|error| reply::of_binding(&error))?;
-    let context = written.context.encode().into();
+    let dot = written.dot;
     let written = Written {
-        context,
+        context: written.context.encode().into(),
         acknowledged: shared.replicas(partition),
         hinted: Vec::new(),
+        version: format!("{}.{}.{}", dot.node, dot.boot, dot.counter),
     };
     Ok(vec![(Answer::Written(written), Bytes::new())])
 }
