@@ -1,7 +1,7 @@
 //! What the opener of a store decides.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mesh_ring::ids::{ClusterId, Offset, TopicKey};
 
@@ -31,6 +31,9 @@ pub struct Options {
     pub write_buffer_bytes: usize,
     /// Tombstones are kept at least this long, in milliseconds.
     pub tombstone_age_ms: u64,
+    /// After this much quiet the writer puts a marker behind the last acknowledged group, so that the group is not the
+    /// last record of the write-ahead log, where damage could be taken for a torn write.
+    pub marker_after: Duration,
     /// Physical time.
     pub clock: Clock,
     /// Milliseconds since any fixed moment, by a clock that never jumps and goes on while the machine sleeps: what keeps
@@ -56,6 +59,7 @@ impl Default for Options {
             cache_bytes: 64 << 20,
             write_buffer_bytes: 64 << 20,
             tombstone_age_ms: 24 * 60 * 60 * 1000,
+            marker_after: Duration::from_millis(10),
             clock: Arc::new(system_clock),
             steady: Arc::new(steady_clock),
             on_committed: None,

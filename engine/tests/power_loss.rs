@@ -14,7 +14,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use mesh_engine::{Append, Engine, OpenError, salvage};
+use mesh_engine::{Append, Engine, OpenError, Options, salvage};
 use mesh_ring::ids::TopicKey;
 use support::*;
 
@@ -51,7 +51,7 @@ fn what_was_not_acknowledged_may_be_cut_or_garbled_and_the_rest_is_there() {
         .and_then(|n| n.parse().ok())
         .unwrap_or(60);
     let bench = Bench::new();
-    let engine = bench.open();
+    let engine = open_late_marked(&bench);
     let topic = create(&engine, "t");
     let mut acknowledged: u64 = 0;
     let mut round = 0;
@@ -59,8 +59,9 @@ fn what_was_not_acknowledged_may_be_cut_or_garbled_and_the_rest_is_there() {
         let mut random = Random(round + 1);
         // Half of the rounds lose power while the last acknowledged write has no marker behind it yet.
         let marked = round % 2 == 0;
-        let began = Instant::now();
+        let mut began = Instant::now();
         for _ in 0..=random.below(4) {
+            began = Instant::now();
             let (count, bytes) = (
                 1 + random.below(20) as usize,
                 1 + random.below(9_000) as usize,
@@ -96,7 +97,7 @@ fn what_was_not_acknowledged_may_be_cut_or_garbled_and_the_rest_is_there() {
             .unwrap();
         let whole_bytes = newest_log(&bench.data()).1;
         let quiet_since = if marked { submitted } else { began };
-        if quiet_since.elapsed() >= MARKER_AFTER {
+        if quiet_since.elapsed() >= UNMARKED {
             // A marker may have come in between, which a power loss would not have let happen: take the round again.
             acknowledged = interrupted.last + 1;
             continue;
@@ -129,8 +130,20 @@ fn what_was_not_acknowledged_may_be_cut_or_garbled_and_the_rest_is_there() {
     }
 }
 
-/// The writer's time to its marker, with a margin for the clock's grain.
-const MARKER_AFTER: Duration = Duration::from_millis(9);
+/// The writer's time to its marker in these tests: long enough for two writes on a slow disk.
+const MARKER_AFTER: Duration = Duration::from_millis(100);
+
+/// Within this time after a write was begun, no marker is behind it yet.
+const UNMARKED: Duration = Duration::from_millis(90);
+
+/// A new store whose marker comes late.
+fn open_late_marked(bench: &Bench) -> Engine {
+    let options = Options {
+        marker_after: MARKER_AFTER,
+        ..bench.options()
+    };
+    Engine::open(bench.data(), options).unwrap()
+}
 
 /// Appends one record and waits until the marker is behind it. Returns the log's length and the topic's next offset then.
 fn append_and_await_marker(bench: &Bench, engine: &Engine, topic: TopicKey) -> (u64, u64) {
@@ -140,7 +153,7 @@ fn append_and_await_marker(bench: &Bench, engine: &Engine, topic: TopicKey) -> (
         let began = Instant::now();
         let next = append(engine, topic, &["m"]).unwrap().last + 1;
         let unmarked = newest_log(&bench.data()).1;
-        if began.elapsed() >= MARKER_AFTER {
+        if began.elapsed() >= UNMARKED {
             // The marker may be in that length already.
             continue;
         }
@@ -194,7 +207,7 @@ fn flip(file: &Path, at: u64) {
 /// A store with `count` acknowledged appends in its log, and the log's length after each.
 fn logged(count: usize) -> (Bench, Engine, TopicKey, Vec<u64>) {
     let bench = Bench::new();
-    let engine = bench.open();
+    let engine = open_late_marked(&bench);
     let topic = create(&engine, "t");
     let lengths = (0..count)
         .map(|n| {

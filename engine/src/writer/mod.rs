@@ -13,7 +13,6 @@ mod state;
 mod topic;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_ring::hlc::Hlc;
@@ -36,10 +35,6 @@ pub(crate) use queue::Queue;
 use queue::Taken;
 pub(crate) use state::load_tail;
 pub(crate) use topic::cursor;
-
-/// After this much quiet the writer puts a marker behind the last acknowledged group, so that the group is never the
-/// last record of the write-ahead log, where damage could be taken for a torn tail.
-const MARKER_AFTER: Duration = Duration::from_millis(10);
 
 /// How an answer reaches whoever asked.
 pub(crate) type Done<T, E> = Box<dyn FnOnce(Result<T, E>) + Send>;
@@ -216,7 +211,10 @@ impl Writer {
     pub(crate) fn run(mut self) -> Result<(), Stopped> {
         let mut unmarked = false;
         loop {
-            match self.queue.take(unmarked.then_some(MARKER_AFTER)) {
+            match self
+                .queue
+                .take(unmarked.then_some(self.options.marker_after))
+            {
                 Taken::Ops(ops) => {
                     unmarked = true;
                     self.commit(ops)?;
