@@ -399,6 +399,10 @@ impl Engine {
         &self.queue
     }
 
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
+    }
+
     pub(crate) fn garbage(&self) -> &Garbage {
         &self.garbage
     }

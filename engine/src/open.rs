@@ -82,7 +82,7 @@ pub fn settle_log(data: &Path) -> Result<(), OpenError> {
 }
 
 /// Decides what the write-ahead log's end means, before RocksDB reads it by its own, laxer rules.
-fn settle_wal(data: &Path, path: &Path) -> Result<(), OpenError> {
+pub(crate) fn settle_wal(data: &Path, path: &Path) -> Result<(), OpenError> {
     let io_error = |error: io::Error| OpenError::Io {
         data: data.to_owned(),
         detail: error.to_string(),

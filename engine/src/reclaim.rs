@@ -11,6 +11,7 @@
 //!    [`GARBAGE_RATIO_MAX`] of all blob bytes: each byte moved frees at least a comparable amount.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use mesh_ring::ids::{Offset, PartitionId, TopicId, TopicKey};
 use rocksdb::{BottommostLevelCompaction, CompactOptions};
@@ -30,6 +31,9 @@ const BLOB_BYTES_MIN: u64 = 32 << 20;
 /// Share of dead blob bytes above which live ones are moved, so that their files can go.
 pub const GARBAGE_RATIO_MAX: f64 = 0.4;
 
+/// How often live payloads are moved at most.
+const MOVE_EVERY: Duration = Duration::from_secs(600);
+
 /// Most ranges that are compacted one by one; beyond it the whole family is.
 const RANGES_MAX: usize = 64;
 
@@ -46,6 +50,8 @@ struct Due {
     trimmed_bytes: u64,
     /// A topic was deleted, or what is left from before the start is not known.
     now: bool,
+    /// When live payloads may be moved again.
+    move_after: Option<Instant>,
 }
 
 impl Default for Garbage {
@@ -53,6 +59,7 @@ impl Default for Garbage {
         let due = Due {
             trimmed_bytes: 0,
             now: true,
+            move_after: None,
         };
         Garbage {
             due: Mutex::new(due),
@@ -86,10 +93,8 @@ impl Garbage {
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = due.now || due.trimmed_bytes >= TRIMMED_BYTES_MIN;
         if is_due {
-            *due = Due {
-                trimmed_bytes: 0,
-                now: false,
-            };
+            due.trimmed_bytes = 0;
+            due.now = false;
         }
         is_due
     }
@@ -120,12 +125,35 @@ impl Engine {
                 }
             }
         }
-        let moved = is_mostly_garbage(store) && move_live(store);
+        let moved = is_mostly_garbage(store) && self.move_live_if_it_fits(now);
         Reclaimed {
             blob_bytes_before: before,
             blob_bytes_after: blob_bytes(store),
             moved,
         }
+    }
+
+    /// Moves live payloads unless the copy would eat into the reserve, and not more often than every
+    /// [`MOVE_EVERY`] (unless `now`): a move that could not help should not be made again at once.
+    fn move_live_if_it_fits(&self, now: bool) -> bool {
+        let (store, garbage) = (self.store(), self.garbage());
+        {
+            let mut due = garbage.due.lock().unwrap_or_else(PoisonError::into_inner);
+            if !now && due.move_after.is_some_and(|after| Instant::now() < after) {
+                return false;
+            }
+            due.move_after = Some(Instant::now() + MOVE_EVERY);
+        }
+        let live = blob_bytes(store).saturating_sub(garbage_bytes(store));
+        if let Err(shortage) = self.space().check_for(live) {
+            tracing::warn!(
+                free = shortage.free,
+                needed = shortage.reserve,
+                "dead records keep their disk space: moving the live ones out needs more than is free"
+            );
+            return false;
+        }
+        move_live(store)
     }
 }
 
@@ -194,8 +222,11 @@ fn move_live(store: &Store) -> bool {
 
 fn is_mostly_garbage(store: &Store) -> bool {
     let total = blob_bytes(store);
-    let garbage = property(store, "rocksdb.live-blob-file-garbage-size");
-    total >= BLOB_BYTES_MIN && garbage as f64 > GARBAGE_RATIO_MAX * total as f64
+    total >= BLOB_BYTES_MIN && garbage_bytes(store) as f64 > GARBAGE_RATIO_MAX * total as f64
+}
+
+fn garbage_bytes(store: &Store) -> u64 {
+    property(store, "rocksdb.live-blob-file-garbage-size")
 }
 
 fn blob_bytes(store: &Store) -> u64 {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::OpenError;
 use crate::lock::DirectoryLock;
-use crate::open::database_path;
+use crate::open::{database_path, settle_wal};
 use crate::store::Store;
 use crate::wal::{self, WalVerdict};
 
@@ -39,6 +39,11 @@ pub fn salvage(data: &Path, accept_loss: bool) -> Result<SalvageReport, OpenErro
     }
     let _lock = DirectoryLock::take(data)?;
     let WalVerdict::Damaged { file, offset, .. } = wal::check(&path).map_err(io_error)? else {
+        if accept_loss {
+            // An earlier salvage may have cut and then died; settling twice does no harm.
+            settle_wal(data, &path)?;
+            settle(&path).map_err(io_error)?;
+        }
         return Ok(SalvageReport::default());
     };
     let cuts = wal::beyond_damage(&path, &file).map_err(io_error)?;
@@ -60,8 +65,11 @@ pub fn salvage(data: &Path, accept_loss: bool) -> Result<SalvageReport, OpenErro
                 .kept
                 .push(wal::cut(file, *keep_bytes).map_err(io_error)?);
         }
-        Store::settle_shortened_log(&path)
-            .map_err(|error| io_error(io::Error::other(error.to_string())))?;
+        settle(&path).map_err(io_error)?;
     }
     Ok(report)
+}
+
+fn settle(path: &Path) -> io::Result<()> {
+    Store::settle_shortened_log(path).map_err(|error| io::Error::other(error.to_string()))
 }

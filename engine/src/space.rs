@@ -32,11 +32,14 @@ impl Space {
 
     /// Whether bulk may be written.
     pub(crate) fn check(&self) -> Result<(), Shortage> {
+        self.check_for(0)
+    }
+
+    /// Whether `bytes` more leave the reserve free.
+    pub(crate) fn check_for(&self, bytes: u64) -> Result<(), Shortage> {
+        let reserve = self.reserve.saturating_add(bytes);
         match self.free() {
-            Some(free) if free < self.reserve => Err(Shortage {
-                free,
-                reserve: self.reserve,
-            }),
+            Some(free) if free < reserve => Err(Shortage { free, reserve }),
             _ => Ok(()),
         }
     }

@@ -255,6 +255,15 @@ fn a_flipped_byte_in_the_middle_of_the_log_stops_the_start_and_salvage_accepts_t
         append(&engine, topic, &["on"]).unwrap();
         drop(engine);
         assert_eq!(salvage(&data, false).unwrap().damaged, None);
+        assert_eq!(
+            salvage(&data, true).unwrap().kept,
+            [""; 0].map(PathBuf::from),
+            "once more does no harm"
+        );
+        assert_eq!(
+            read_all(&bench.open_at(&data), topic, 0).len(),
+            kept * 2 + 1
+        );
     }
 }
 

@@ -202,6 +202,33 @@ fn a_clock_that_jumps_ahead_ends_nothing_that_is_not_old() {
 }
 
 #[test]
+fn records_of_a_time_when_the_clock_was_behind_are_not_old_once_it_is_right() {
+    let bench = Bench::new();
+    let engine = bench.open();
+    engine.keep_house().unwrap();
+    drop(engine);
+    let behind = 40 * 24 * 3_600_000;
+    bench
+        .clock
+        .fetch_sub(behind, std::sync::atomic::Ordering::Relaxed);
+    let engine = bench.open();
+    let config = TopicConfig {
+        retention_age_ms: Some(24 * 3_600_000),
+        retention_bytes: None,
+    };
+    let topic = create_with(&engine, "t", config);
+    append(&engine, topic, &["fresh"]).unwrap();
+    engine.keep_house().unwrap();
+    bench
+        .clock
+        .fetch_add(behind, std::sync::atomic::Ordering::Relaxed);
+    bench.advance(1_000);
+    let done = engine.keep_house().unwrap();
+    assert_eq!((done.trimmed, done.producers), (0, 0));
+    assert_eq!(values(&engine, topic), ["fresh"]);
+}
+
+#[test]
 fn a_deleted_topic_gives_its_space_back() {
     let bench = Bench::new();
     let options = Options {

@@ -55,7 +55,8 @@ impl State {
 
         let first = tail.next;
         let last = first + Offset::from(header.record_count) - 1;
-        let append_time_ms = group.now_ms.max(tail.append_time_ms);
+        // A clock that is behind must not make records look old once it is right again.
+        let append_time_ms = group.now_ms.max(self.age_ms).max(tail.append_time_ms);
         let stamp = LeaderStamp {
             base_offset: first,
             base_position: tail.position,
@@ -66,6 +67,10 @@ impl State {
         let producer = header
             .producer
             .map(|stamp| (stamp.id, stamp.epoch, stamp.sequence));
+        // What can fail comes before what is staged.
+        if let Some(stamp) = header.producer {
+            self.remember(group, topic, stamp, first, last)?;
+        }
         self.journal(
             group,
             topic.partition,
@@ -79,9 +84,6 @@ impl State {
         .map_err(AppendError::Read)?;
         let bytes = batch.len() as u64;
         group.put_log(keys::log_key(topic, last), batch);
-        if let Some(stamp) = header.producer {
-            self.remember(group, topic, stamp, first, last)?;
-        }
         if let Some(tail) = self.tails.get_mut(&topic) {
             tail.next = last + 1;
             tail.position += bytes;
@@ -128,6 +130,7 @@ impl State {
         first: Offset,
         last: Offset,
     ) -> Result<(), AppendError> {
+        let now_ms = group.now_ms.max(self.age_ms);
         let store = group.store;
         let partition = self
             .partition(group, topic.partition)
@@ -138,7 +141,7 @@ impl State {
         window
             .window
             .record(stamp.epoch, stamp.sequence, first, last);
-        window.last_append_ms = group.now_ms;
+        window.last_append_ms = now_ms;
         Ok(())
     }
 }

@@ -79,7 +79,8 @@ impl Partition {
         );
         if self.next_index.0 - self.first_index.0 >= 2 * JOURNAL_ENTRIES_KEPT {
             let first = Index(self.next_index.0 - JOURNAL_ENTRIES_KEPT);
-            let from = keys::journal_key(id, self.first_index);
+            // From the beginning: what a huge group put after an earlier deletion goes with this one.
+            let from = keys::journal_key(id, Index(0));
             group.delete_range(family::JOURNAL, &from, &keys::journal_key(id, first));
             self.first_index = first;
         }

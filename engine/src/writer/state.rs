@@ -123,7 +123,10 @@ impl State {
     ) -> Result<&mut Partition, ReadError> {
         match self.partitions.entry(id) {
             Slot::Occupied(slot) => Ok(slot.into_mut()),
-            Slot::Vacant(slot) => Ok(slot.insert(Partition::load(group.store, id, group.now_ms)?)),
+            Slot::Vacant(slot) => {
+                let now_ms = group.now_ms.max(self.age_ms);
+                Ok(slot.insert(Partition::load(group.store, id, now_ms)?))
+            }
         }
     }
 
