@@ -112,18 +112,10 @@ impl Engine {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let before = blob_bytes(store);
-        if garbage.take_due() || now {
-            let topics = topics_with_garbage(store, self.identity().partitions);
-            if !topics.is_empty() {
-                // A write-ahead log lives as long as one family has not flushed what is in it.
-                if let Err(error) = store.flush_all() {
-                    tracing::warn!(%error, "reclaim could not flush");
-                }
-                compact_ranges(store, &topics);
-                if let Err(error) = self.ask(|done| Op::Reclaimed { topics, done }).wait() {
-                    tracing::warn!(%error, "reclaim could not be noted; it is done again after the next start");
-                }
-            }
+        if (garbage.take_due() || now)
+            && let Err(error) = self.compact_garbage()
+        {
+            tracing::warn!(error, "garbage keeps its disk space until the next start");
         }
         let moved = is_mostly_garbage(store) && self.move_live_if_it_fits(now);
         Reclaimed {
@@ -131,6 +123,21 @@ impl Engine {
             blob_bytes_after: blob_bytes(store),
             moved,
         }
+    }
+
+    /// Compacts what was trimmed, and only then forgets that it is there.
+    fn compact_garbage(&self) -> Result<(), String> {
+        let store = self.store();
+        let topics = topics_with_garbage(store, self.identity().partitions);
+        if topics.is_empty() {
+            return Ok(());
+        }
+        // A write-ahead log lives as long as one family has not flushed what is in it.
+        store.flush_all().map_err(|error| error.to_string())?;
+        compact_ranges(store, &topics);
+        self.ask(|done| Op::Reclaimed { topics, done })
+            .wait()
+            .map_err(|error| error.to_string())
     }
 
     /// Moves live payloads unless the copy would eat into the reserve, and not more often than every

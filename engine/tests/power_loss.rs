@@ -45,8 +45,8 @@ impl Random {
 }
 
 #[test]
-fn what_was_not_acknowledged_may_be_cut_or_garbled_and_the_rest_is_there() {
-    let rounds: u64 = std::env::var("MESHLOG_POWER_ROUNDS")
+fn a_power_loss_takes_nothing_that_was_acknowledged() {
+    let rounds: u64 = std::env::var("MESHLOG_CRASH_ROUNDS")
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(60);

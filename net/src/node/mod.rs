@@ -78,7 +78,7 @@ pub enum StartError {
         detail: String,
     },
     /// Its address cannot be listened on.
-    #[error("{0}: stop what has the address, or change `listen` in node.toml")]
+    #[error(transparent)]
     Endpoint(#[from] EndpointError),
     /// Its store does not open.
     #[error(transparent)]

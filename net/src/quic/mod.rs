@@ -140,7 +140,9 @@ pub enum EndpointError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The address cannot be listened on.
-    #[error("cannot listen on {addr}: {source}")]
+    #[error(
+        "cannot listen on {addr}: {source}: stop what has the address, or change `listen` in node.toml"
+    )]
     Listen {
         /// The address.
         addr: SocketAddr,
