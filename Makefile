@@ -1,13 +1,14 @@
 # Everything that a person types at Meshlog's source. `make` alone lists it.
 
-# Rounds of each crash and power-loss test in `make torture`.
+# Rounds of each crash and power-loss test in `make torture`, and seeds of the simulator there.
 ROUNDS ?= 1000
+SEEDS ?= 10000
 
 # Tests run by `make torture`: those whose name contains one of these words.
-TORTURE_TESTS := crash power_loss
+TORTURE_TESTS := crash power_loss simulation
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test format-check lint docs tests format build bench torture deny system-packages
+.PHONY: help demo test format-check lint docs tests format build bench model torture deny system-packages
 # Cargo already uses every core, and the steps of `make test` are meant to fail in order.
 .NOTPARALLEL:
 
@@ -50,9 +51,13 @@ bench: system-packages ## run the benches and write BENCHMARKS.md with its plots
 	@scripts/env cargo build --locked --release -p meshctl --bin meshctl
 	@scripts/env cargo run --locked --release -p mesh-benches --bin report -- $(REPORT)
 
-torture: system-packages ## crash and power-loss tests for long (ROUNDS=1000)
-	@echo "==> torture: $(ROUNDS) rounds of each test named $(TORTURE_TESTS), release build"
-	@MESHLOG_TORTURE=1 MESHLOG_CRASH_ROUNDS=$(ROUNDS) scripts/test --release -- --nocapture $(TORTURE_TESTS)
+model: system-packages ## the replication core through a larger bound of the model checker (about half an hour)
+	@echo "==> model: every state of three replicas within the larger bound"
+	@MESHLOG_MODEL=large scripts/env cargo test --locked --release -p mesh-ring --test model -- --nocapture
+
+torture: system-packages ## crash, power-loss and simulator tests for long (ROUNDS=1000 SEEDS=10000)
+	@echo "==> torture: $(ROUNDS) rounds, $(SEEDS) seeds of each test named $(TORTURE_TESTS), release build"
+	@MESHLOG_TORTURE=1 MESHLOG_CRASH_ROUNDS=$(ROUNDS) MESHLOG_SEEDS=$(SEEDS) scripts/test --release -- --nocapture $(TORTURE_TESTS)
 
 deny: ## licences, advisories and sources of every dependency
 	@echo "==> deny: cargo deny check"

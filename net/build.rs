@@ -2,8 +2,10 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["request", "reply", "topic", "append", "tail"]
-        .map(|name| format!("meshlog/v1/{name}.proto"));
+    let files = [
+        "append", "map", "peer", "replica", "reply", "request", "tail", "topic",
+    ]
+    .map(|name| format!("meshlog/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["proto"])?;
     prost_build::Config::new()
         .bytes(["."])

@@ -11,8 +11,8 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    bench, ca, completions, delete, demo, dev, get, info, init, list, migrate, publish, put, ring,
-    routes, salvage, serve, status, storage, tail, topic,
+    bench, ca, completions, delete, demo, dev, get, info, init, list, migrate, node, publish, put,
+    ring, routes, salvage, serve, status, storage, tail, topic, verify,
 };
 use crate::error;
 use crate::output::Format;
@@ -26,7 +26,7 @@ use crate::time::parse_duration;
     arg_required_else_help = true,
     after_help = "Examples:
   meshctl demo
-  meshctl init mesh --nodes 1 && meshctl serve mesh/n1 &
+  meshctl init mesh && meshctl dev mesh
   meshctl put user:123 alice
   meshctl publish commits --file commits.ndjson
   meshctl tail commits --from-offset 24000 --output json
@@ -103,6 +103,8 @@ pub(crate) enum Command {
     Routes(routes::Args),
     Info(info::Args),
     Storage(storage::Args),
+    Verify(verify::Args),
+    Node(node::Args),
     Ca(ca::Args),
     Bench(bench::Args),
     Completions(completions::Args),

@@ -59,6 +59,10 @@ impl Failure {
         Self::new(Exit::NotFound, message)
     }
 
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(Exit::Unavailable, message)
+    }
+
     /// A file that could not be read, written or made. `doing` is a verb: "read", "create".
     pub(crate) fn file(doing: &str, path: &Path, error: &io::Error) -> Self {
         Self::failed(format!("cannot {doing} {}: {error}", path.display()))
@@ -81,6 +85,15 @@ impl Failure {
                 exit,
                 message: format!("{place}: {message}"),
             },
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReaderGone => f.write_str("the reader of stdout went away"),
+            Self::Told { message, .. } => f.write_str(message),
         }
     }
 }

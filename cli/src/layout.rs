@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use mesh_net::node::NODE_FILE;
+
+use crate::error::Failure;
+
 /// A mesh directory: `ca/`, `n1/` …, `client/`, and `clients/NAME/` for identities issued later.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
@@ -25,6 +29,20 @@ impl Layout {
     /// The folder of one node.
     pub(crate) fn node(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// The names of the nodes whose folders lie here, n2 before n10.
+    pub(crate) fn nodes(&self) -> Result<Vec<String>, Failure> {
+        let failed = |e: std::io::Error| Failure::file("read", &self.root, &e);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.root).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.path().join(NODE_FILE).is_file() {
+                names.extend(entry.file_name().into_string());
+            }
+        }
+        names.sort_by_key(|name| (name.len(), name.clone()));
+        Ok(names)
     }
 
     /// The folder of the client identity that `init` makes, allowed everything.

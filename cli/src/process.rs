@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::error::Failure;
 
 /// Longest time a node may take until it serves.
-pub(crate) const READY_MAX: Duration = Duration::from_secs(30);
+const READY_MAX: Duration = Duration::from_secs(30);
 /// Longest time a node may take to stop cleanly before it is killed.
 const STOP_MAX: Duration = Duration::from_secs(30);
 
@@ -56,13 +56,20 @@ pub(crate) fn spawn(folder: &Path, log: &str) -> Result<(Starting, Log), Failure
 }
 
 impl Starting {
-    /// Waits for the `ready` line. A node that exits first, or takes longer than [`READY_MAX`], is an error.
+    /// Waits for the `ready` line for [`READY_MAX`] at most. A node that exits first is an error.
+    pub(crate) async fn ready_in_time(self) -> Result<NodeProcess, Failure> {
+        timeout(READY_MAX, self.ready())
+            .await
+            .map_err(|_| Failure::failed(format!("the node did not serve within {READY_MAX:?}")))?
+    }
+
+    /// Waits for the `ready` line. A node that exits first is an error; one that is no longer waited for is killed.
     pub(crate) async fn ready(mut self) -> Result<NodeProcess, Failure> {
         let stdout = self.child.stdout.take().ok_or_else(lost_pipe)?;
         let mut lines = BufReader::new(stdout).lines();
-        let first = timeout(READY_MAX, lines.next_line())
+        let first = lines
+            .next_line()
             .await
-            .map_err(|_| Failure::failed(format!("the node did not serve within {READY_MAX:?}")))?
             .map_err(|e| Failure::failed(format!("cannot read from the node process: {e}")))?;
         let Some(address) = first
             .as_deref()

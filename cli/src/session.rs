@@ -43,13 +43,18 @@ impl Session {
         Ok(Client::connect(self.client_config()?).await?)
     }
 
-    /// A client of one node: `node` is an address, or nothing for the cluster's first.
-    pub(crate) async fn connect_to(&self, node: Option<&str>) -> Result<Client, Failure> {
+    /// A client of the node at this address.
+    pub(crate) async fn connect_to(&self, address: &str) -> Result<Client, Failure> {
         let mut config = self.client_config()?;
-        if let Some(address) = node {
-            config.nodes = vec![address.to_owned()];
-        }
+        config.nodes = vec![address.to_owned()];
         Ok(Client::connect(config).await?)
+    }
+
+    /// Takes this configuration, where it is there and the user has named none.
+    pub(crate) fn prefer_config(&mut self, path: &Path) {
+        if self.common.config.is_none() && path.is_file() {
+            self.common.config = Some(path.to_owned());
+        }
     }
 
     /// Waits a moment for a file that is not there: `meshctl init mesh && meshctl serve mesh/n1 &` has the next command

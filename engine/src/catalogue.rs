@@ -1,18 +1,10 @@
 //! What the `topics` family says of a topic: its name and configuration, and where its log begins.
 
+use mesh_ring::command::TopicConfig;
 use mesh_ring::ids::{Offset, TopicKey};
 use mesh_ring::name::TopicName;
 
 use crate::codec::{CodecError, put_bytes, take_text, take_u8, take_u64};
-
-/// What a topic's owner decides when the topic is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TopicConfig {
-    /// Records older than this, in milliseconds of append time, may be trimmed. `None`: kept for ever.
-    pub retention_age_ms: Option<u64>,
-    /// The log's stored size that retention trims down to, in bytes. `None`: no bound.
-    pub retention_bytes: Option<u64>,
-}
 
 /// A topic as the catalogue knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,51 +41,45 @@ pub struct TopicExtent {
     pub bytes: u64,
 }
 
-impl TopicConfig {
-    /// Whether retention ever looks at the topic.
-    pub(crate) fn is_retained(&self) -> bool {
-        self.retention_age_ms.is_some() || self.retention_bytes.is_some()
+/// Writes what [`take_config`] reads: which limits there are, in bits, and those.
+pub(crate) fn put_config(out: &mut Vec<u8>, config: &TopicConfig) {
+    let flags = u8::from(config.retention_age_ms.is_some())
+        | u8::from(config.retention_bytes.is_some()) << 1;
+    out.push(flags);
+    for limit in [config.retention_age_ms, config.retention_bytes]
+        .into_iter()
+        .flatten()
+    {
+        out.extend_from_slice(&limit.to_be_bytes());
     }
+}
 
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        let flags = u8::from(self.retention_age_ms.is_some())
-            | u8::from(self.retention_bytes.is_some()) << 1;
-        out.push(flags);
-        for limit in [self.retention_age_ms, self.retention_bytes]
-            .into_iter()
-            .flatten()
-        {
-            out.extend_from_slice(&limit.to_be_bytes());
-        }
+pub(crate) fn take_config(from: &mut &[u8]) -> Result<TopicConfig, CodecError> {
+    let flags = take_u8(from)?;
+    if flags > 3 {
+        return Err(CodecError::Unknown(
+            "topic configuration flags",
+            flags.into(),
+        ));
     }
-
-    pub(crate) fn decode(from: &mut &[u8]) -> Result<TopicConfig, CodecError> {
-        let flags = take_u8(from)?;
-        if flags > 3 {
-            return Err(CodecError::Unknown(
-                "topic configuration flags",
-                flags.into(),
-            ));
+    let mut limit = |bit: u8| {
+        if flags & bit == 0 {
+            Ok(None)
+        } else {
+            take_u64(from).map(Some)
         }
-        let mut limit = |bit: u8| {
-            if flags & bit == 0 {
-                Ok(None)
-            } else {
-                take_u64(from).map(Some)
-            }
-        };
-        Ok(TopicConfig {
-            retention_age_ms: limit(1)?,
-            retention_bytes: limit(2)?,
-        })
-    }
+    };
+    Ok(TopicConfig {
+        retention_age_ms: limit(1)?,
+        retention_bytes: limit(2)?,
+    })
 }
 
 impl TopicMeta {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(32 + self.name.as_str().len());
         put_bytes(&mut out, self.name.as_str().as_bytes());
-        self.config.encode(&mut out);
+        put_config(&mut out, &self.config);
         out.extend_from_slice(&self.created_ms.to_be_bytes());
         out
     }
@@ -104,7 +90,7 @@ impl TopicMeta {
         let meta = TopicMeta {
             key,
             name,
-            config: TopicConfig::decode(from)?,
+            config: take_config(from)?,
             created_ms: take_u64(from)?,
         };
         if from.is_empty() {

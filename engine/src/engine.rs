@@ -8,28 +8,30 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use mesh_ring::binding::Binding;
 use mesh_ring::hash::partition_of;
-use mesh_ring::ids::{Epoch, Offset, PartitionId, TopicKey};
+use mesh_ring::ids::{Epoch, Offset, PartitionId, TopicId, TopicKey};
 use mesh_ring::limits::LIST_PAGE_MAX;
 use mesh_ring::name::{BindingKey, CursorName, TopicName};
 
-use crate::batch;
-use crate::catalogue::{TopicConfig, TopicExtent, TopicMeta};
-use crate::error::{AppendError, BindingError, OpenError, ReadError, Stopped, TopicError};
+use crate::boots::{Boot, Boots};
+use crate::catalogue::{TopicExtent, TopicMeta};
+use crate::codec::only_u64;
+use crate::error::{BindingError, OpenError, ReadError, Stopped};
+use crate::founding::Founding;
 use crate::housekeeping::Schedule;
 use crate::identity::Identity;
+use crate::keys::{self, family};
 use crate::listing;
 use crate::lock::DirectoryLock;
 use crate::open::{self, Opened};
-use crate::options::{Clock, Options};
+use crate::options::{Clock, OnCommitted, Options};
 use crate::read;
 use crate::reclaim::Garbage;
+use crate::replica::{End, Slots};
 use crate::scrub::{self, Pace, ScrubReport};
-use crate::space::Space;
+use crate::space::{Shortage, Space};
 use crate::storage::{self, FamilyUsage};
 use crate::store::Store;
-use crate::writer::{
-    Append, Appended, BindingWrite, Done, Op, Queue, Run, Writer, Written, cursor,
-};
+use crate::writer::{BindingWrite, Done, Op, Queue, Run, Writer, Written};
 
 /// What an op weighs in the queue beside its payload, in bytes.
 const OP_BYTES: usize = 256;
@@ -42,10 +44,16 @@ const OP_BYTES: usize = 256;
 pub struct Engine {
     store: Arc<Store>,
     queue: Arc<Queue>,
+    slots: Arc<Slots>,
+    on_committed: Option<OnCommitted>,
     writer: Mutex<Option<JoinHandle<Result<(), Stopped>>>>,
     identity: Identity,
+    founding: Option<Founding>,
     boot: u32,
+    boots: Boots,
+    found_damage: Option<String>,
     clock: Clock,
+    tombstone_age_ms: u64,
     space: Space,
     garbage: Arc<Garbage>,
     schedule: Schedule,
@@ -56,6 +64,10 @@ pub struct Engine {
 pub(crate) struct Answer<T, E>(Receiver<Result<T, E>>);
 
 impl<T, E: From<Stopped>> Answer<T, E> {
+    pub(crate) fn of(receiver: Receiver<Result<T, E>>) -> Answer<T, E> {
+        Answer(receiver)
+    }
+
     pub(crate) fn wait(self) -> Result<T, E> {
         self.0.recv().unwrap_or_else(|_| {
             Err(Stopped {
@@ -79,13 +91,17 @@ impl Engine {
         let Opened {
             store,
             identity,
+            founding,
             boot,
+            boots,
             clock_bound,
             age_ms,
+            found_damage,
             lock,
         } = open::open(data, &options)?;
         let store = Arc::new(store);
         let queue = Arc::new(Queue::new());
+        let slots = Arc::new(Slots::new(identity.partitions));
         let space = Space::new(data.to_owned(), options.reserve_bytes);
         let garbage = Arc::new(Garbage::default());
         let run = Run {
@@ -93,13 +109,15 @@ impl Engine {
             boot,
             partitions: identity.partitions,
             clock_bound,
-            age_ms: age_ms.unwrap_or(0),
         };
         let clock = Arc::clone(&options.clock);
+        let tombstone_age_ms = options.tombstone_age_ms;
+        let on_committed = options.on_committed.clone();
         let schedule = Schedule::new(age_ms, &options);
         let writer = Writer::new(
             Arc::clone(&store),
             Arc::clone(&queue),
+            Arc::clone(&slots),
             options,
             space.clone(),
             Arc::clone(&garbage),
@@ -116,10 +134,16 @@ impl Engine {
         Ok(Engine {
             store,
             queue,
+            slots,
+            on_committed,
             writer,
             identity,
+            founding,
             boot,
+            boots,
+            found_damage,
             clock,
+            tombstone_age_ms,
             space,
             garbage,
             schedule,
@@ -153,12 +177,36 @@ impl Engine {
         &self.identity
     }
 
+    /// The members of the cluster that was founded with this store; `None` where it joins one, or is used by itself.
+    pub fn founding(&self) -> Option<&Founding> {
+        self.founding.as_ref()
+    }
+
+    /// What had been acknowledged and was lost before this opening, in words: every replica is suspect since.
+    pub fn found_damage(&self) -> Option<&str> {
+        self.found_damage.as_deref()
+    }
+
+    /// This opening of the store, durable since before [`Engine::open`] returned.
+    pub fn boot_token(&self) -> Boot {
+        self.boots.0.last().copied().unwrap_or(Boot {
+            count: self.boot,
+            token: [0; 16],
+        })
+    }
+
+    /// Earlier openings, the newest first: among them is the last that anyone knows of, unless this is an old copy of the
+    /// disk.
+    pub fn earlier_boots(&self) -> impl Iterator<Item = Boot> + '_ {
+        self.boots.0.iter().rev().skip(1).copied()
+    }
+
     /// How often the store was opened, this time included.
     pub fn boot(&self) -> u32 {
         self.boot
     }
 
-    /// The epoch in which this run appends.
+    /// The epoch in which a node that is by itself appends in this run.
     pub fn epoch(&self) -> Epoch {
         Epoch(self.boot.into())
     }
@@ -174,28 +222,6 @@ impl Engine {
     }
 
     // Topics.
-
-    /// Makes a topic.
-    ///
-    /// # Errors
-    /// [`TopicError::Exists`], [`TopicError::DiskFull`], or the store stopped.
-    pub fn create_topic(
-        &self,
-        name: &TopicName,
-        config: TopicConfig,
-    ) -> Result<TopicMeta, TopicError> {
-        let name = name.clone();
-        self.ask(|done| Op::CreateTopic { name, config, done })
-            .wait()
-    }
-
-    /// Removes a topic with its records, cursors and producers. One made again under its name is another topic.
-    ///
-    /// # Errors
-    /// [`TopicError::Unknown`], or the store stopped.
-    pub fn delete_topic(&self, topic: TopicKey) -> Result<(), TopicError> {
-        self.ask(|done| Op::DeleteTopic { topic, done }).wait()
-    }
 
     /// Looks a topic up by name.
     ///
@@ -225,47 +251,10 @@ impl Engine {
     /// # Errors
     /// [`ReadError::TopicDeleted`], or its last batch is damaged.
     pub fn describe(&self, topic: TopicKey) -> Result<TopicExtent, ReadError> {
-        read::extent(&self.store, topic)
+        self.committed(topic, |end| read::extent(&self.store, end, topic))
     }
 
-    /// Removes the records before `first` (exclusive) and returns the first offset that remains, which may have been
-    /// later already. Disk space comes back when [`Engine::reclaim`] has run.
-    ///
-    /// # Errors
-    /// [`TopicError::Unknown`], [`TopicError::BeyondEnd`], or the store stopped.
-    pub fn trim(&self, topic: TopicKey, first: Offset) -> Result<Offset, TopicError> {
-        self.ask(|done| Op::Trim { topic, first, done }).wait()
-    }
-
-    /// Appends a batch and returns when it is durable.
-    ///
-    /// # Errors
-    /// See [`AppendError`].
-    pub fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        let (sender, receiver) = sync_channel(1);
-        self.submit_append(append, move |result| {
-            let _ = sender.send(result);
-        });
-        Answer(receiver).wait()
-    }
-
-    /// Queues a batch; `done` is called, on the writer's thread, when it is durable or refused. It must not block.
-    ///
-    /// Appends to one topic are ordered as they were submitted. The call itself checks the batch and blocks only while
-    /// more than [`crate::QUEUE_BYTES_MAX`] wait for the disk; it may call `done` itself.
-    pub fn submit_append(
-        &self,
-        append: Append,
-        done: impl FnOnce(Result<Appended, AppendError>) + Send + 'static,
-    ) {
-        if let Err(error) = batch::validate(&append.batch) {
-            return done(Err(AppendError::Invalid(error)));
-        }
-        let bytes = append.batch.len() + OP_BYTES;
-        self.queue.push(Op::Append(append, Box::new(done)), bytes);
-    }
-
-    /// Whole stored batches, verbatim, from the one that contains `from`, until `max_bytes` are reached; at least one
+    /// Whole committed batches, verbatim, from the one that contains `from`, until `max_bytes` are reached; at least one
     /// if there is any, none at the end. A batch may begin before `from`, and before the topic's first offset.
     ///
     /// # Errors
@@ -276,7 +265,9 @@ impl Engine {
         from: Offset,
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
-        read::batches(&self.store, topic, from, max_bytes)
+        self.committed(topic, |end| {
+            read::batches(&self.store, end, topic, from, max_bytes)
+        })
     }
 
     /// The first offset that was appended at `time_ms` (unix milliseconds) or later; the next offset where none was.
@@ -284,27 +275,9 @@ impl Engine {
     /// # Errors
     /// As for [`Engine::read`].
     pub fn offset_at_time(&self, topic: TopicKey, time_ms: u64) -> Result<Offset, ReadError> {
-        read::offset_at_time(&self.store, topic, time_ms)
-    }
-
-    /// Remembers, durably, the next offset that the reader `name` wants.
-    ///
-    /// # Errors
-    /// [`TopicError::Unknown`], [`TopicError::BeyondEnd`], or the store stopped.
-    pub fn commit_cursor(
-        &self,
-        topic: TopicKey,
-        name: &CursorName,
-        next: Offset,
-    ) -> Result<(), TopicError> {
-        let name = name.clone();
-        self.ask(|done| Op::CommitCursor {
-            topic,
-            name,
-            next,
-            done,
+        self.committed(topic, |end| {
+            read::offset_at_time(&self.store, end, topic, time_ms)
         })
-        .wait()
     }
 
     /// The next offset that the reader `name` wants, if it ever committed one.
@@ -312,7 +285,11 @@ impl Engine {
     /// # Errors
     /// The cursor cannot be read.
     pub fn cursor(&self, topic: TopicKey, name: &CursorName) -> Result<Option<Offset>, ReadError> {
-        cursor(&self.store, topic, name)
+        let key = keys::cursor_key(topic, name.as_str());
+        let value = self.store.get(family::CURSORS, &key)?;
+        value
+            .map(|value| only_u64(&value).map_err(|error| read::undecodable("cursor", &error)))
+            .transpose()
     }
 
     // Bindings.
@@ -386,13 +363,45 @@ impl Engine {
         storage::usage(&self.store)
     }
 
+    /// Whether the file system has room above the reserve. Where not, no new records are to be taken; trims may go on.
+    ///
+    /// # Errors
+    /// What is free and what is kept.
+    pub fn admit(&self) -> Result<(), Shortage> {
+        self.space.admit()
+    }
+
     /// Bytes that the file system has free. `None` where the system does not tell.
     pub fn free_bytes(&self) -> Option<u64> {
         self.space.free()
     }
 
+    /// Reads what is committed of a topic; see [`Slots::committed`].
+    pub(crate) fn committed<T>(
+        &self,
+        topic: TopicKey,
+        read: impl Fn(&dyn Fn(TopicId) -> Option<End>) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        self.slots.committed(&self.store, topic.partition, read)
+    }
+
+    /// Tells whoever wants to know that topics have new committed records.
+    pub(crate) fn tell(&self, committed: &[(TopicKey, Offset)]) {
+        if let (Some(on_committed), false) = (&self.on_committed, committed.is_empty()) {
+            on_committed(committed);
+        }
+    }
+
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub(crate) fn slots(&self) -> &Arc<Slots> {
+        &self.slots
+    }
+
+    pub(crate) fn tombstone_age_ms(&self) -> u64 {
+        self.tombstone_age_ms
     }
 
     pub(crate) fn queue(&self) -> &Queue {

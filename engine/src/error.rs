@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use mesh_ring::binding::WriteError;
-use mesh_ring::ids::{Offset, TopicKey};
+use mesh_ring::ids::{Index, Offset, TopicKey};
 use mesh_ring::producer::SequenceError;
 
 use crate::batch::BatchError;
@@ -119,6 +119,15 @@ pub enum ReadError {
         /// The next offset.
         next: Offset,
     },
+    /// The journal no longer keeps the entry. Copy the partition instead.
+    #[error("the entry was let go of: the journal begins at {first}")]
+    JournalGone {
+        /// The first entry that is kept.
+        first: Index,
+    },
+    /// A copy of the partition has begun to come in and is not complete. Ask another node.
+    #[error("this node's copy of the partition is not complete yet")]
+    Incomplete,
     /// Stored bytes do not match their checksum. They are not served.
     #[error("damaged: {0}")]
     Damaged(Damage),

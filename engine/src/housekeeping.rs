@@ -1,20 +1,21 @@
 //! What a store does by the clock: retention, expiry of values, tombstones and producers.
 //!
-//! Each pass decides from what is stored and changes it only through the writer, as anyone else would.
+//! Each pass decides from what is stored. Bindings are changed through the writer; what is due of topics is only told:
+//! their leader changes them, by commands.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh_ring::age::{AgeClock, Reading};
+use mesh_ring::command::TopicConfig;
 use mesh_ring::ids::{Offset, PartitionId, ProducerId, TopicId, TopicKey};
-use mesh_ring::limits::PRODUCER_AGE_MS_MAX;
 
-use crate::catalogue::TopicConfig;
 use crate::codec::only_u64;
 use crate::engine::{Answer, Engine};
 use crate::error::{ReadError, Stopped};
 use crate::keys::{self, family};
 use crate::options::{Clock, Options};
-use crate::read;
+use crate::read::{self, CommittedEnd};
 use crate::writer::Op;
 
 /// Most due bindings that one pass looks at; the next pass takes the rest.
@@ -31,6 +32,8 @@ pub(crate) struct Schedule {
     wall: Clock,
     steady: Clock,
     state: Mutex<State>,
+    /// The time by which ages were judged last, in any run.
+    judged_ms: AtomicU64,
 }
 
 struct State {
@@ -61,6 +64,7 @@ impl Schedule {
             wall,
             steady,
             state: Mutex::new(state),
+            judged_ms: AtomicU64::new(judged_ms.unwrap_or(0)),
         }
     }
 
@@ -102,49 +106,78 @@ impl Schedule {
     }
 }
 
-/// What one pass of housekeeping did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Housekeeping {
-    /// Topics of which records were trimmed.
-    pub trimmed: u64,
-    /// Bindings that expired or were collected.
-    pub swept: u64,
-    /// Producers that were forgotten.
-    pub producers: u64,
-}
-
 impl Engine {
-    /// Applies retention and expiry as of now. To be called every few seconds; a pass without work costs a few seeks.
+    /// The time by which ages are to be judged now, in unix milliseconds: what is ended by it is not undone by a clock
+    /// that was wrong. After a restart no earlier one is judged by.
     ///
     /// # Errors
-    /// The store stopped. Damage that a pass meets is logged and left to the scrub; the pass goes on elsewhere.
-    pub fn keep_house(&self) -> Result<Housekeeping, Stopped> {
+    /// The store stopped.
+    pub fn judge_ages(&self) -> Result<u64, Stopped> {
         if let Some(stopped) = self.queue().stopped() {
             return Err(stopped);
         }
         let (now_ms, note) = self.schedule().judge();
         if note {
-            // Before anything is ended by it: after a restart no earlier time may be judged by.
             self.ask(|done| Op::JudgeAges { now_ms, done })
                 .wait()
                 .map_err(|error| Stopped {
                     cause: error.to_string(),
                 })?;
         }
-        let mut done = Housekeeping::default();
-        for partition in (0..self.identity().partitions).map(PartitionId) {
-            for topic in self.retained(partition) {
-                match self.retain(topic, now_ms) {
-                    Ok(trimmed) => done.trimmed += u64::from(trimmed),
-                    Err(error) => tracing::warn!(%topic, %error, "retention skips a topic"),
-                }
+        self.schedule()
+            .judged_ms
+            .fetch_max(now_ms, Ordering::Relaxed);
+        Ok(now_ms)
+    }
+
+    /// The time by which ages were judged last, in unix milliseconds; 0 if they never were.
+    pub fn judged_ms(&self) -> u64 {
+        self.schedule().judged_ms.load(Ordering::Relaxed)
+    }
+
+    /// Topics of a partition that have more than their limits allow, each with the first offset that may stay. Costs a
+    /// seek a topic with limits.
+    ///
+    /// Damage that it meets is logged and left to the scrub.
+    pub fn retention_due(&self, partition: PartitionId, now_ms: u64) -> Vec<(TopicKey, Offset)> {
+        let mut due = Vec::new();
+        for topic in self.retained(partition) {
+            match self.retained_from(topic, now_ms) {
+                Ok(first) => due.extend(first.map(|first| (topic, first))),
+                Err(error) => tracing::warn!(%topic, %error, "retention skips a topic"),
             }
         }
-        done.swept = self.sweep(now_ms);
-        if self.schedule().producers_are_due(now_ms) {
-            done.producers = self.expire_producers(now_ms.saturating_sub(PRODUCER_AGE_MS_MAX));
+        due
+    }
+
+    /// Whether it is time to ask for [`Engine::producers_due`], which reads all that is remembered of producers: once an
+    /// hour.
+    pub fn is_producers_hour(&self, now_ms: u64) -> bool {
+        self.schedule().producers_are_due(now_ms)
+    }
+
+    /// Producers of a partition that appended nothing since `before_ms`, by the last checkpoint.
+    pub fn producers_due(
+        &self,
+        partition: PartitionId,
+        before_ms: u64,
+    ) -> Vec<(TopicKey, ProducerId)> {
+        let prefix = partition.0.to_be_bytes();
+        let mut iterator = self.store().iterate(family::PRODUCERS, &prefix);
+        iterator.seek_to_first();
+        let mut quiet = Vec::new();
+        while let Some((key, value)) = iterator.item() {
+            let last_ms = value.get(..8).and_then(|time| only_u64(time).ok());
+            if let (Some(producer), true) = (
+                parse_producer_key(key),
+                last_ms.is_some_and(|last| last < before_ms),
+            ) {
+                quiet.push(producer);
+            }
+            iterator.next();
         }
-        Ok(done)
+        warn_if_cut_short("the expiry of producers", &iterator);
+        quiet
     }
 
     fn retained(&self, partition: PartitionId) -> Vec<TopicKey> {
@@ -161,21 +194,17 @@ impl Engine {
         topics
     }
 
-    /// Trims one topic to its limits, at batch boundaries. Returns whether anything went.
-    fn retain(&self, topic: TopicKey, now_ms: u64) -> Result<bool, ReadError> {
+    fn retained_from(&self, topic: TopicKey, now_ms: u64) -> Result<Option<Offset>, ReadError> {
         let Some(meta) = read::topic_meta(self.store(), topic)? else {
-            return Ok(false);
+            return Ok(None);
         };
-        let Some(first) = retained_from(self, topic, meta.config, now_ms)? else {
-            return Ok(false);
-        };
-        match self.trim(topic, first) {
-            Ok(_) => Ok(true),
-            Err(error) => Err(ReadError::Store(error.to_string())),
-        }
+        self.committed(topic, |end| {
+            retained_from(self, end, topic, meta.config, now_ms)
+        })
     }
 
-    fn sweep(&self, now_ms: u64) -> u64 {
+    /// Expires values and collects tombstones of bindings as of `now_ms`. Returns how many changed.
+    pub fn sweep_bindings(&self, now_ms: u64) -> u64 {
         let mut iterator = self.store().iterate(family::EXPIRY, &[]);
         iterator.seek_to_first();
         let mut due = Vec::new();
@@ -206,46 +235,13 @@ impl Engine {
             .filter(|answer| matches!(answer, Ok(true)))
             .count() as u64
     }
-
-    fn expire_producers(&self, before_ms: u64) -> u64 {
-        let mut iterator = self.store().iterate(family::PRODUCERS, &[]);
-        iterator.seek_to_first();
-        let mut quiet = Vec::new();
-        while let Some((key, value)) = iterator.item() {
-            let last_ms = value.get(..8).and_then(|time| only_u64(time).ok());
-            if let (Some(producer), true) = (
-                parse_producer_key(key),
-                last_ms.is_some_and(|last| last < before_ms),
-            ) {
-                quiet.push(producer);
-            }
-            iterator.next();
-        }
-        warn_if_cut_short("the expiry of producers", &iterator);
-        drop(iterator);
-        let answers: Vec<_> = quiet
-            .into_iter()
-            .map(|(topic, producer)| {
-                self.ask(|done| Op::ExpireProducer {
-                    topic,
-                    producer,
-                    before_ms,
-                    done,
-                })
-            })
-            .collect();
-        answers
-            .into_iter()
-            .map(Answer::wait)
-            .filter(|answer| matches!(answer, Ok(true)))
-            .count() as u64
-    }
 }
 
 /// The first offset that the topic's limits let stay, `None` where they let all stay. A batch goes when all of it is over
 /// a limit. Where nothing is over one, which is nearly always, this reads one batch.
 fn retained_from(
     engine: &Engine,
+    committed: CommittedEnd<'_>,
     topic: TopicKey,
     config: TopicConfig,
     now_ms: u64,
@@ -254,17 +250,21 @@ fn retained_from(
     let Some(oldest) = read::batch_at(store, topic, 0)? else {
         return Ok(None);
     };
+    if committed(topic.id).is_some_and(|end| end.next <= oldest.leader.base_offset) {
+        return Ok(None);
+    }
     let mut first = None;
     let born_ms = config
         .retention_age_ms
         .map(|age_ms| now_ms.saturating_sub(age_ms));
     if let Some(born_ms) = born_ms.filter(|born_ms| oldest.leader.append_time_ms < *born_ms) {
-        first = Some(read::offset_at_time(store, topic, born_ms)?);
+        first = Some(read::offset_at_time(store, committed, topic, born_ms)?);
     }
     if let Some(bytes) = config.retention_bytes {
-        let end = read::end_position(store, topic)?;
-        if end - oldest.leader.base_position > bytes {
-            let kept = read::first_batch_where(store, topic, |header| {
+        let tail = read::tail(store, committed, topic)?.ok_or(ReadError::TopicDeleted)?;
+        let end = tail.position;
+        if end.saturating_sub(oldest.leader.base_position) > bytes {
+            let kept = read::first_batch_where(store, committed, topic, |header| {
                 end.saturating_sub(header.leader.base_position) <= bytes
             })?;
             first = first.max(Some(kept));

@@ -12,6 +12,7 @@ use mesh_ring::ids::{ClusterId, NodeId};
 use mesh_ring::limits::PARTITIONS_MAX;
 
 use crate::codec::{CodecError, put_bytes, take_text, take_u32};
+use crate::founding::{FOUNDING_MEMBERS_MAX, Founding};
 use bytes::Buf;
 
 const FIRST_LINE: &str = "meshlog bootstrap 1";
@@ -69,7 +70,15 @@ pub(crate) fn bootstrap_path(data: &Path) -> PathBuf {
     data.join("bootstrap")
 }
 
-/// Makes `data` the data directory of a store that the next [`crate::Engine::open`] creates.
+/// What a bootstrap file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bootstrap {
+    pub(crate) identity: Identity,
+    pub(crate) founding: Option<Founding>,
+}
+
+/// Makes `data` the data directory of a store that the next [`crate::Engine::open`] creates, of a node that joins a
+/// cluster or is used by itself.
 ///
 /// The directory is made if it is absent. After a crash the file is there whole or not at all.
 ///
@@ -77,6 +86,25 @@ pub(crate) fn bootstrap_path(data: &Path) -> PathBuf {
 /// `AlreadyExists` where the directory holds a store or a bootstrap file, `InvalidInput` for a partition count outside
 /// 1..=[`PARTITIONS_MAX`], or what the file system says.
 pub fn prepare(data: &Path, identity: &Identity) -> io::Result<()> {
+    write_bootstrap(data, identity, "")
+}
+
+/// As [`prepare`], for one of the nodes that found a cluster: [`crate::Engine::founding`] says so for ever.
+///
+/// # Errors
+/// Also `InvalidInput` for members that cannot be written in lines and words, or too many of them.
+pub fn prepare_with(data: &Path, identity: &Identity, founding: &Founding) -> io::Result<()> {
+    let text = founding.encode().ok_or_else(|| {
+        let message = format!(
+            "a cluster is founded by 1 to {FOUNDING_MEMBERS_MAX} members, with addresses and zones without blanks \
+             and names of one line"
+        );
+        io::Error::new(io::ErrorKind::InvalidInput, message)
+    })?;
+    write_bootstrap(data, identity, &text)
+}
+
+fn write_bootstrap(data: &Path, identity: &Identity, founding: &str) -> io::Result<()> {
     if !(1..=PARTITIONS_MAX).contains(&identity.partitions) || identity.name.contains('\n') {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -94,7 +122,7 @@ pub fn prepare(data: &Path, identity: &Identity) -> io::Result<()> {
         ));
     }
     let text = format!(
-        "{FIRST_LINE}\ncluster {}\nnode {}\npartitions {}\nname {}\n",
+        "{FIRST_LINE}\ncluster {}\nnode {}\npartitions {}\nname {}\n{founding}",
         identity.cluster, identity.node, identity.partitions, identity.name
     );
     let scratch = data.join("bootstrap.new");
@@ -106,7 +134,7 @@ pub fn prepare(data: &Path, identity: &Identity) -> io::Result<()> {
 }
 
 /// Reads the bootstrap file, if there is one.
-pub(crate) fn read_bootstrap(data: &Path) -> io::Result<Option<Identity>> {
+pub(crate) fn read_bootstrap(data: &Path) -> io::Result<Option<Bootstrap>> {
     let path = bootstrap_path(data);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
@@ -121,15 +149,12 @@ pub(crate) fn read_bootstrap(data: &Path) -> io::Result<Option<Identity>> {
     })
 }
 
-fn parse_bootstrap(text: &str) -> Option<Identity> {
-    let mut lines = text.lines();
-    if lines.next() != Some(FIRST_LINE) {
-        return None;
-    }
+fn parse_bootstrap(text: &str) -> Option<Bootstrap> {
+    let mut rest = text.strip_prefix(FIRST_LINE)?.strip_prefix('\n')?;
     let mut field = |name: &str| {
-        lines
-            .next()?
-            .strip_prefix(name)?
+        let (line, after) = rest.split_once('\n')?;
+        rest = after;
+        line.strip_prefix(name)?
             .strip_prefix(' ')
             .map(str::to_owned)
     };
@@ -139,9 +164,13 @@ fn parse_bootstrap(text: &str) -> Option<Identity> {
         partitions: field("partitions")?.parse().ok()?,
         name: field("name")?,
     };
+    let founding = match rest {
+        "" => None,
+        lines => Some(Founding::decode(lines)?),
+    };
     (1..=PARTITIONS_MAX)
         .contains(&identity.partitions)
-        .then_some(identity)
+        .then_some(Bootstrap { identity, founding })
 }
 
 /// Removes the bootstrap file once the store carries the identity itself.
@@ -179,13 +208,51 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         prepare(&data, &identity()).unwrap();
-        assert_eq!(read_bootstrap(&data).unwrap(), Some(identity()));
+        let alone = Bootstrap {
+            identity: identity(),
+            founding: None,
+        };
+        assert_eq!(read_bootstrap(&data).unwrap(), Some(alone));
         assert_eq!(
             prepare(&data, &identity()).unwrap_err().kind(),
             io::ErrorKind::AlreadyExists
         );
         consume_bootstrap(&data).unwrap();
         assert_eq!(read_bootstrap(&data).unwrap(), None);
+    }
+
+    #[test]
+    fn a_founder_knows_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let member = crate::founding::FoundingMember {
+            node: NodeId([2; 16]),
+            name: "n 1".into(),
+            address: "a:1".into(),
+            zone: String::new(),
+        };
+        let founding = Founding {
+            members: vec![member],
+            replicas: 3,
+        };
+        prepare_with(&data, &identity(), &founding).unwrap();
+        let read = read_bootstrap(&data).unwrap().unwrap();
+        assert_eq!(read.founding, Some(founding.clone()));
+
+        let torn = fs::read_to_string(bootstrap_path(&data)).unwrap();
+        fs::write(bootstrap_path(&data), &torn[..torn.len() - 30]).unwrap();
+        assert!(read_bootstrap(&data).is_err());
+        let nobody = Founding {
+            members: Vec::new(),
+            ..founding
+        };
+        let other = dir.path().join("other");
+        assert_eq!(
+            prepare_with(&other, &identity(), &nobody)
+                .unwrap_err()
+                .kind(),
+            io::ErrorKind::InvalidInput
+        );
     }
 
     proptest! {

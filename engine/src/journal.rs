@@ -1,12 +1,14 @@
 //! Journal entries: the ordered commands of a partition, and the one truth from which derived state is made.
 //!
 //! An entry is `epoch u64 BE | kind u8 | fields`. Records are not in it: an append points into `log`, so that
-//! payload bytes are written once. Kinds are never reused; an unknown one is an error.
+//! payload bytes are written once. Kinds are never reused; an unknown one is an error. The same bytes cross the wire.
 
 use bytes::Buf;
-use mesh_ring::ids::{Epoch, Offset, ProducerId, TopicId};
+use mesh_ring::command::{Command, ProducerStamp};
+use mesh_ring::ids::{Epoch, ProducerId, TopicId};
+use mesh_ring::name::{CursorName, TopicName};
 
-use crate::catalogue::TopicConfig;
+use crate::catalogue::{put_config, take_config};
 use crate::codec::{CodecError, put_bytes, take_text, take_u8, take_u32, take_u64};
 
 const APPEND: u8 = 1;
@@ -29,61 +31,6 @@ pub struct Entry {
     pub command: Command,
 }
 
-/// What a journal entry does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    /// A batch stands in `log` under (partition, topic, last).
-    Append {
-        /// Topic that the batch belongs to.
-        topic: TopicId,
-        /// Offset of its first record.
-        first: Offset,
-        /// Offset of its last record.
-        last: Offset,
-        /// Who sent it, for batches that may be retried.
-        producer: Option<(ProducerId, u32, u32)>,
-    },
-    /// A topic came to be. Its id is the index of this entry.
-    CreateTopic {
-        /// The topic's name.
-        name: String,
-        /// Its configuration.
-        config: TopicConfig,
-        /// Unix time in milliseconds.
-        created_ms: u64,
-    },
-    /// A topic and everything under it was removed.
-    DeleteTopic {
-        /// Which topic.
-        topic: TopicId,
-    },
-    /// Records before `first` are gone.
-    Trim {
-        /// Which topic.
-        topic: TopicId,
-        /// First offset that remains.
-        first: Offset,
-    },
-    /// A named reader has read everything before `next`.
-    CommitCursor {
-        /// Which topic.
-        topic: TopicId,
-        /// The reader's name.
-        name: String,
-        /// The next offset to read.
-        next: Offset,
-    },
-    /// A leader began its epoch here.
-    Barrier,
-    /// A producer's window was forgotten.
-    ExpireProducer {
-        /// In which topic.
-        topic: TopicId,
-        /// Which producer.
-        producer: ProducerId,
-    },
-}
-
 impl Entry {
     /// The entry's bytes on disk.
     pub fn encode(&self) -> Vec<u8> {
@@ -94,19 +41,21 @@ impl Entry {
                 topic,
                 first,
                 last,
+                position,
+                time_ms,
                 producer,
             } => {
                 out.push(APPEND);
-                out.extend_from_slice(&topic.0.to_be_bytes());
-                out.extend_from_slice(&first.to_be_bytes());
-                out.extend_from_slice(&last.to_be_bytes());
+                for number in [topic.0, *first, *last, *position, *time_ms] {
+                    out.extend_from_slice(&number.to_be_bytes());
+                }
                 match producer {
                     None => out.push(0),
-                    Some((id, epoch, sequence)) => {
+                    Some(stamp) => {
                         out.push(1);
-                        out.extend_from_slice(&id.0);
-                        out.extend_from_slice(&epoch.to_be_bytes());
-                        out.extend_from_slice(&sequence.to_be_bytes());
+                        out.extend_from_slice(&stamp.id.0);
+                        out.extend_from_slice(&stamp.epoch.to_be_bytes());
+                        out.extend_from_slice(&stamp.sequence.to_be_bytes());
                     }
                 }
             }
@@ -117,17 +66,23 @@ impl Entry {
             } => {
                 out.push(CREATE_TOPIC);
                 put_bytes(&mut out, name.as_bytes());
-                config.encode(&mut out);
+                put_config(&mut out, config);
                 out.extend_from_slice(&created_ms.to_be_bytes());
             }
             Command::DeleteTopic { topic } => {
                 out.push(DELETE_TOPIC);
                 out.extend_from_slice(&topic.0.to_be_bytes());
             }
-            Command::Trim { topic, first } => {
+            Command::Trim {
+                topic,
+                first,
+                position,
+                time_ms,
+            } => {
                 out.push(TRIM);
-                out.extend_from_slice(&topic.0.to_be_bytes());
-                out.extend_from_slice(&first.to_be_bytes());
+                for number in [topic.0, *first, *position, *time_ms] {
+                    out.extend_from_slice(&number.to_be_bytes());
+                }
             }
             Command::CommitCursor { topic, name, next } => {
                 out.push(COMMIT_CURSOR);
@@ -154,19 +109,10 @@ impl Entry {
         let from = &mut from;
         let epoch = Epoch(take_u64(from)?);
         let command = match take_u8(from)? {
-            APPEND => Command::Append {
-                topic: TopicId(take_u64(from)?),
-                first: take_u64(from)?,
-                last: take_u64(from)?,
-                producer: match take_u8(from)? {
-                    0 => None,
-                    1 => Some((take_producer(from)?, take_u32(from)?, take_u32(from)?)),
-                    other => return Err(CodecError::Unknown("producer flag", other.into())),
-                },
-            },
+            APPEND => take_append(from)?,
             CREATE_TOPIC => Command::CreateTopic {
-                name: take_text(from)?,
-                config: TopicConfig::decode(from)?,
+                name: take_name(from, |name| TopicName::new(name).is_ok())?,
+                config: take_config(from)?,
                 created_ms: take_u64(from)?,
             },
             DELETE_TOPIC => Command::DeleteTopic {
@@ -175,15 +121,14 @@ impl Entry {
             TRIM => Command::Trim {
                 topic: TopicId(take_u64(from)?),
                 first: take_u64(from)?,
+                position: take_u64(from)?,
+                time_ms: take_u64(from)?,
             },
-            COMMIT_CURSOR => {
-                let topic = TopicId(take_u64(from)?);
-                Command::CommitCursor {
-                    topic,
-                    name: take_text(from)?,
-                    next: take_u64(from)?,
-                }
-            }
+            COMMIT_CURSOR => Command::CommitCursor {
+                topic: TopicId(take_u64(from)?),
+                name: take_name(from, |name| CursorName::new(name).is_ok())?,
+                next: take_u64(from)?,
+            },
             BARRIER => Command::Barrier,
             EXPIRE_PRODUCER => Command::ExpireProducer {
                 topic: TopicId(take_u64(from)?),
@@ -199,6 +144,39 @@ impl Entry {
     }
 }
 
+fn take_append(from: &mut &[u8]) -> Result<Command, CodecError> {
+    let (topic, first, last) = (TopicId(take_u64(from)?), take_u64(from)?, take_u64(from)?);
+    // The next offset is one more, and there must be one.
+    if first > last || last == u64::MAX {
+        return Err(CodecError::Unknown("last offset", last));
+    }
+    Ok(Command::Append {
+        topic,
+        first,
+        last,
+        position: take_u64(from)?,
+        time_ms: take_u64(from)?,
+        producer: match take_u8(from)? {
+            0 => None,
+            1 => Some(ProducerStamp {
+                id: take_producer(from)?,
+                epoch: take_u32(from)?,
+                sequence: take_u32(from)?,
+            }),
+            other => return Err(CodecError::Unknown("producer flag", other.into())),
+        },
+    })
+}
+
+fn take_name(from: &mut &[u8], is_name: impl Fn(&str) -> bool) -> Result<String, CodecError> {
+    let name = take_text(from)?;
+    if is_name(&name) {
+        Ok(name)
+    } else {
+        Err(CodecError::Text)
+    }
+}
+
 fn take_producer(from: &mut &[u8]) -> Result<ProducerId, CodecError> {
     let mut id = [0; 16];
     from.try_copy_to_slice(&mut id)
@@ -209,6 +187,7 @@ fn take_producer(from: &mut &[u8]) -> Result<ProducerId, CodecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mesh_ring::command::TopicConfig;
     use proptest::prelude::*;
 
     fn entry(command: Command) -> Entry {
@@ -224,23 +203,28 @@ mod tests {
             topic: TopicId(3),
             first: 4,
             last: 5,
+            position: 6,
+            time_ms: 7,
             producer: None,
         });
         assert_eq!(
             append.encode(),
             [
                 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0,
-                0, 0, 0, 0, 5, 0
+                0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0
             ]
         );
         let trim = entry(Command::Trim {
             topic: TopicId(3),
             first: 4,
+            position: 5,
+            time_ms: 6,
         });
         assert_eq!(
             trim.encode(),
             [
-                0, 0, 0, 0, 0, 0, 0, 2, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4
+                0, 0, 0, 0, 0, 0, 0, 2, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0,
+                0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6
             ]
         );
         let cursor = entry(Command::CommitCursor {
@@ -287,10 +271,16 @@ mod tests {
                 topic: TopicId(3),
                 first: 4,
                 last: 5,
-                producer: Some((ProducerId([7; 16]), 1, 2)),
+                position: 6,
+                time_ms: 7,
+                producer: Some(ProducerStamp {
+                    id: ProducerId([7; 16]),
+                    epoch: 1,
+                    sequence: 2,
+                }),
             },
             Command::CreateTopic {
-                name: "t/ü".into(),
+                name: "t/u".into(),
                 config: TopicConfig {
                     retention_age_ms: None,
                     retention_bytes: Some(9),
@@ -303,6 +293,8 @@ mod tests {
             Command::Trim {
                 topic: TopicId(1),
                 first: 2,
+                position: 3,
+                time_ms: 4,
             },
             Command::CommitCursor {
                 topic: TopicId(1),

@@ -3,7 +3,7 @@
 //! Integers are big-endian, so that RocksDB's byte order is their order. A layout is never changed in place: the
 //! numbers and prefixes here are on disk for ever, and a change is a step in `mesh-migrations`.
 
-use mesh_ring::ids::{Index, NodeId, Offset, PartitionId, ProducerId, TopicId, TopicKey};
+use mesh_ring::ids::{Epoch, Index, NodeId, Offset, PartitionId, ProducerId, TopicId, TopicKey};
 use mesh_ring::merkle::LeafId;
 
 /// Column families, by name.
@@ -12,7 +12,7 @@ pub mod family {
     pub const LOG: &str = "log";
     /// (partition, index) → journal entry.
     pub const JOURNAL: &str = "journal";
-    /// The catalogue: names, topic records, extents, topics under retention, applied index.
+    /// The catalogue: names, topic records, extents, topics under retention, checkpoints.
     pub const TOPICS: &str = "topics";
     /// (partition, topic, producer) → producer window.
     pub const PRODUCERS: &str = "producers";
@@ -26,12 +26,17 @@ pub mod family {
     pub const HINTS: &str = "hints";
     /// (partition, leaf) → additive sum.
     pub const MERKLE: &str = "merkle";
+    /// What this node has promised as a replica of each partition, and what its journal is like.
+    pub const REPLICAS: &str = "replicas";
+    /// The control plane's own rows: keys are whatever it makes of them.
+    pub const CONTROL: &str = "control";
     /// Format version, identity, boot count, tail marker, clock bound.
     pub const META: &str = "meta";
 
     /// All of them, in the order in which they are listed to people.
-    pub const ALL: [&str; 10] = [
-        LOG, JOURNAL, TOPICS, PRODUCERS, CURSORS, BINDINGS, EXPIRY, HINTS, MERKLE, META,
+    pub const ALL: [&str; 12] = [
+        LOG, JOURNAL, TOPICS, PRODUCERS, CURSORS, BINDINGS, EXPIRY, HINTS, MERKLE, REPLICAS,
+        CONTROL, META,
     ];
 }
 
@@ -51,9 +56,17 @@ pub mod meta {
     pub const AGE: &[u8] = b"age";
     /// u64 BE: no hybrid timestamp above this was ever given out.
     pub const CLOCK: &[u8] = b"clock";
+    /// The boot counts and random tokens of this and of earlier openings.
+    pub const BOOTS: &[u8] = b"boots";
+    /// Members and replication of a cluster that is founded with this store.
+    pub const FOUNDING: &[u8] = b"founding";
 }
 
-const APPLIED: u8 = 0;
+const REPLICA: u8 = 0;
+const EPOCH: u8 = 1;
+const IMPORT: u8 = 2;
+
+const CHECKPOINT: u8 = 0;
 const NAME: u8 = 1;
 const TOPIC: u8 = 2;
 const EXTENT: u8 = 3;
@@ -140,9 +153,9 @@ pub fn parse_journal_key(partition: PartitionId, key: &[u8]) -> Option<Index> {
     Some(Index(u64::from_be_bytes(index.try_into().ok()?)))
 }
 
-/// `topics` family. Key: partition u16 | 0. How far the derived state of the partition is written.
-pub fn applied_key(partition: PartitionId) -> Vec<u8> {
-    tagged(partition, APPLIED, &[])
+/// `topics` family. Key: partition u16 | 0. How far the windows of the partition's producers are written.
+pub fn checkpoint_key(partition: PartitionId) -> Vec<u8> {
+    tagged(partition, CHECKPOINT, &[])
 }
 
 /// `topics` family. Key: partition u16 | 1 | name. The topic id.
@@ -248,6 +261,32 @@ pub fn merkle_key(partition: PartitionId, leaf: LeafId) -> [u8; 4] {
     key
 }
 
+/// `replicas` family. Key: partition u16 | 0. What was promised, where the journal begins, how far it is applied.
+pub fn replica_key(partition: PartitionId) -> Vec<u8> {
+    tagged(partition, REPLICA, &[])
+}
+
+/// `replicas` family. Key: partition u16 | 1 | epoch u64. The index of the epoch's first entry.
+pub fn epoch_key(partition: PartitionId, epoch: Epoch) -> Vec<u8> {
+    tagged(partition, EPOCH, &epoch.0.to_be_bytes())
+}
+
+/// What every key made by [`epoch_key`] begins with.
+pub fn epoch_prefix(partition: PartitionId) -> Vec<u8> {
+    tagged(partition, EPOCH, &[])
+}
+
+/// The epoch that a key of `partition` made by [`epoch_key`] names.
+pub fn parse_epoch_key(partition: PartitionId, key: &[u8]) -> Option<Epoch> {
+    let epoch = key.strip_prefix(&epoch_prefix(partition)[..])?;
+    Some(Epoch(u64::from_be_bytes(epoch.try_into().ok()?)))
+}
+
+/// `replicas` family. Key: partition u16 | 2. How far a copy that is coming in has come.
+pub fn import_key(partition: PartitionId) -> Vec<u8> {
+    tagged(partition, IMPORT, &[])
+}
+
 /// `hints` family. Key: target node | partition u16 | sequence u64.
 pub fn hint_key(target: NodeId, partition: PartitionId, sequence: u64) -> Vec<u8> {
     let mut key = Vec::with_capacity(26);
@@ -298,13 +337,20 @@ mod tests {
             parse_journal_key(PartitionId(1), &journal_key(P, Index(5))),
             None
         );
-        assert_eq!(applied_key(P), [1, 2, 0]);
+        assert_eq!(checkpoint_key(P), [1, 2, 0]);
         assert_eq!(name_key(P, "n"), [1, 2, 1, b'n']);
         assert_eq!(name_prefix(P), [1, 2, 1]);
         assert_eq!(retained_prefix(P), [1, 2, 4]);
         assert_eq!(garbage_prefix(P), [1, 2, 5]);
         assert_eq!(binding_key(P, b"k"), [1, 2, b'k']);
         assert_eq!(merkle_key(P, LeafId(0x0304)), [1, 2, 3, 4]);
+        assert_eq!(replica_key(P), [1, 2, 0]);
+        let epoch = epoch_key(P, Epoch(5));
+        assert_eq!(epoch, [1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 5]);
+        assert_eq!(parse_epoch_key(P, &epoch), Some(Epoch(5)));
+        assert_eq!(parse_epoch_key(PartitionId(1), &epoch), None);
+        assert_eq!(parse_epoch_key(P, &replica_key(P)), None);
+        assert_eq!(import_key(P), [1, 2, 2]);
         assert_eq!(expiry_key(1, P, b"k"), [0, 0, 0, 0, 0, 0, 0, 1, 1, 2, b'k']);
         assert_eq!(
             parse_expiry_key(&expiry_key(1, P, b"k")),

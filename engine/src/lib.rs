@@ -3,7 +3,7 @@
 //!
 //! ```
 //! use mesh_engine::batch::{BatchBuilder, Compression, Record, records};
-//! use mesh_engine::{Append, Engine, Identity, Options, TopicConfig, prepare};
+//! use mesh_engine::{Append, Identity, Options, Solo, TopicConfig, prepare};
 //! use mesh_ring::ids::{ClusterId, NodeId};
 //! use mesh_ring::name::TopicName;
 //!
@@ -11,7 +11,7 @@
 //! # let data = dir.path().join("data");
 //! let identity = Identity { cluster: ClusterId([1; 16]), node: NodeId([2; 16]), name: "n1".into(), partitions: 64 };
 //! prepare(&data, &identity)?;
-//! let engine = Engine::open(&data, Options::default())?;
+//! let engine = Solo::open(&data, Options::default())?;
 //! let topic = engine.create_topic(&TopicName::new("orders")?, TopicConfig::default())?;
 //!
 //! let mut batch = BatchBuilder::new(Compression::None);
@@ -35,10 +35,13 @@
 //! `space`, `storage` the care of the disk · `store` RocksDB and its options.
 
 pub mod batch;
+mod boots;
 mod catalogue;
 mod codec;
 mod engine;
 mod error;
+mod founding;
+mod hash;
 mod housekeeping;
 mod identity;
 pub mod journal;
@@ -49,29 +52,43 @@ mod open;
 mod options;
 mod read;
 mod reclaim;
+mod replica;
+mod rows;
 mod salvage;
 mod scrub;
+mod solo;
 mod space;
 mod storage;
 mod store;
+mod transfer;
 mod wal;
 mod writer;
 
-pub use catalogue::{TopicConfig, TopicExtent, TopicMeta};
+pub use boots::Boot;
+pub use catalogue::{TopicExtent, TopicMeta};
 pub use codec::CodecError;
 pub use engine::Engine;
 pub use error::{AppendError, BindingError, Damage, OpenError, ReadError, Stopped, TopicError};
-pub use housekeeping::Housekeeping;
-pub use identity::{Identity, prepare};
+pub use founding::{FOUNDING_MEMBERS_MAX, Founding, FoundingMember};
+pub use hash::TopicHash;
+pub use identity::{Identity, prepare, prepare_with};
+pub use mesh_ring::command::{Command, TopicConfig};
 pub use open::settle_log;
 pub use options::{
-    Clock, OnCommitted, OnStopped, Options, RESERVE_BYTES_DEFAULT, RESERVE_BYTES_MIN,
+    Clock, OnCommitted, OnDamage, OnStopped, Options, RESERVE_BYTES_DEFAULT, RESERVE_BYTES_MIN,
 };
 pub use reclaim::{GARBAGE_RATIO_MAX, Reclaimed};
+pub use replica::{
+    JOURNAL_BYTES_MAX, JOURNAL_ENTRIES_KEPT, JournalEntry, PartitionSource, Persist,
+};
+pub use rows::{ROW_BYTES_MAX, RowChange};
 pub use salvage::{SalvageReport, salvage};
 pub use scrub::{Pace, ScrubReport};
+pub use solo::{Append, Appended, Housekeeping, Solo};
+pub use space::Shortage;
 pub use storage::FamilyUsage;
-pub use writer::{Append, Appended, BindingWrite, JOURNAL_BYTES_MAX, QUEUE_BYTES_MAX, Written};
+pub use transfer::{CHUNK_BYTES, Chunk, Export, ExportHeader, ImportError, ImportState};
+pub use writer::{BindingWrite, QUEUE_BYTES_MAX, Written};
 
 /// Format of everything that a store holds. A change of any layout raises it and adds a step to `mesh-migrations`.
 pub const FORMAT_VERSION: u32 = 1;

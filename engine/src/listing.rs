@@ -7,8 +7,9 @@ use mesh_ring::binding::Binding;
 use mesh_ring::ids::PartitionId;
 
 use crate::codec::CodecError;
-use crate::error::{Damage, ReadError};
+use crate::error::ReadError;
 use crate::keys::{self, family, prefix_end};
+use crate::read::undecodable;
 use crate::store::Store;
 
 /// The least `limit` items of all that are offered, whatever their order.
@@ -127,14 +128,4 @@ fn scan(
     iterator
         .status()
         .map_err(|error| store.read_error(name, &wanted, &error))
-}
-
-fn undecodable(what: &str, detail: &impl ToString) -> ReadError {
-    ReadError::Damaged(Damage {
-        what: what.to_owned(),
-        topic: None,
-        offset: None,
-        files: Vec::new(),
-        detail: detail.to_string(),
-    })
 }

@@ -2,7 +2,7 @@
 //!
 //! - One process: the lock.
 //! - There is a store, or a bootstrap file that lets it be made.
-//! - The write-ahead log: a torn tail is cut, damage refuses.
+//! - The write-ahead log: a torn tail is cut, damage refuses, or makes the replicas suspect.
 //! - The format is ours, and the identity is the expected one.
 //! - The boot count is raised, durably, before anything else happens under it.
 //!
@@ -12,15 +12,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use mesh_ring::hlc::Hlc;
+use mesh_ring::ids::PartitionId;
 use rocksdb::{DB, ErrorKind, WriteBatch};
 
 use crate::FORMAT_VERSION;
+use crate::boots::{Boot, Boots, draw_token};
 use crate::codec::{only_u32, only_u64};
 use crate::error::OpenError;
-use crate::identity::{Identity, consume_bootstrap, read_bootstrap};
-use crate::keys::{family, meta};
+use crate::founding::Founding;
+use crate::identity::{Bootstrap, Identity, consume_bootstrap, read_bootstrap};
+use crate::keys::{self, family, meta};
 use crate::lock::DirectoryLock;
-use crate::options::Options;
+use crate::options::{OnDamage, Options};
+use crate::replica::{self, Record};
+use crate::salvage::{read_note, remove_note, salvage_locked};
 use crate::store::Store;
 use crate::wal::{self, WalVerdict};
 
@@ -28,9 +33,13 @@ use crate::wal::{self, WalVerdict};
 pub(crate) struct Opened {
     pub(crate) store: Store,
     pub(crate) identity: Identity,
+    pub(crate) founding: Option<Founding>,
     pub(crate) boot: u32,
+    pub(crate) boots: Boots,
     pub(crate) clock_bound: Hlc,
     pub(crate) age_ms: Option<u64>,
+    /// What was lost before this opening, in words.
+    pub(crate) found_damage: Option<String>,
     pub(crate) lock: DirectoryLock,
 }
 
@@ -55,7 +64,7 @@ pub(crate) fn open(data: &Path, options: &Options) -> Result<Opened, OpenError> 
         return Err(OpenError::Missing(data.to_owned()));
     }
     if exists {
-        settle_wal(data, &path)?;
+        settle_or_salvage(data, &path, options.on_damage)?;
         if bootstrap.is_none() {
             check_families(data, &path)?;
         }
@@ -64,7 +73,28 @@ pub(crate) fn open(data: &Path, options: &Options) -> Result<Opened, OpenError> 
         .map_err(|error| open_error(data, &error))?;
     let opened = read_meta(data, store, bootstrap, lock)?;
     check_cluster(data, options, &opened.identity)?;
-    raise_boot(data, opened)
+    let found_damage = read_note(data).map_err(io_error)?;
+    let opened = raise_boot(
+        data,
+        Opened {
+            found_damage,
+            ..opened
+        },
+    )?;
+    if opened.found_damage.is_some() {
+        remove_note(data).map_err(io_error)?;
+    }
+    Ok(opened)
+}
+
+fn settle_or_salvage(data: &Path, path: &Path, on_damage: OnDamage) -> Result<(), OpenError> {
+    match (settle_wal(data, path), on_damage) {
+        (Err(damage @ OpenError::WalDamaged { .. }), OnDamage::Suspect) => {
+            tracing::error!(%damage, "the store opens without what is lost, and suspects all of its partitions");
+            salvage_locked(data, path, true).map(drop)
+        }
+        (settled, _) => settled,
+    }
 }
 
 /// Makes the write-ahead log of a closed store safe for another program to open with RocksDB: cuts a torn tail off, and
@@ -161,7 +191,7 @@ fn check_format(data: &Path, found: u32) -> Result<(), OpenError> {
 fn read_meta(
     data: &Path,
     store: Store,
-    bootstrap: Option<Identity>,
+    bootstrap: Option<Bootstrap>,
     lock: DirectoryLock,
 ) -> Result<Opened, OpenError> {
     let damaged = |detail: String| OpenError::Damaged {
@@ -184,11 +214,14 @@ fn read_meta(
             check_format(data, found)?;
         }
         (None, None) => return Err(damaged("it has no format version".into())),
-        (None, Some(identity)) => {
+        (None, Some(Bootstrap { identity, founding })) => {
             let mut batch = WriteBatch::default();
             let handle = store.family(family::META);
             batch.put_cf(handle, meta::FORMAT, FORMAT_VERSION.to_be_bytes());
             batch.put_cf(handle, meta::IDENTITY, identity.encode());
+            if let Some(text) = founding.as_ref().and_then(Founding::encode) {
+                batch.put_cf(handle, meta::FOUNDING, text);
+            }
             store
                 .write_synced(batch)
                 .map_err(|error| open_error(data, &error))?;
@@ -198,7 +231,7 @@ fn read_meta(
     let identity =
         Identity::decode(&identity).map_err(|error| damaged(format!("identity: {error}")))?;
     if let Some(bootstrap) = bootstrap {
-        if bootstrap != identity {
+        if bootstrap.identity != identity {
             return Err(damaged("its bootstrap file is of another node".into()));
         }
         consume_bootstrap(data).map_err(|error| OpenError::Io {
@@ -209,6 +242,17 @@ fn read_meta(
     let boot = match read(meta::BOOT)? {
         None => 0,
         Some(boot) => only_u32(&boot).map_err(|error| damaged(format!("boot count: {error}")))?,
+    };
+    let boots = match read(meta::BOOTS)? {
+        None => Boots::default(),
+        Some(boots) => Boots::decode(&boots).map_err(|error| damaged(format!("boots: {error}")))?,
+    };
+    let founding = match read(meta::FOUNDING)? {
+        None => None,
+        Some(text) => {
+            let decoded = std::str::from_utf8(&text).ok().and_then(Founding::decode);
+            Some(decoded.ok_or_else(|| damaged("its founding members cannot be read".into()))?)
+        }
     };
     let clock_bound = match read(meta::CLOCK)? {
         None => Hlc::default(),
@@ -223,9 +267,12 @@ fn read_meta(
     Ok(Opened {
         store,
         identity,
+        founding,
         boot,
+        boots,
         clock_bound,
         age_ms,
+        found_damage: None,
         lock,
     })
 }
@@ -241,25 +288,54 @@ fn check_cluster(data: &Path, options: &Options, identity: &Identity) -> Result<
     }
 }
 
-fn raise_boot(data: &Path, opened: Opened) -> Result<Opened, OpenError> {
-    let boot = opened
+fn raise_boot(data: &Path, mut opened: Opened) -> Result<Opened, OpenError> {
+    opened.boot = opened
         .boot
         .checked_add(1)
         .ok_or_else(|| OpenError::Damaged {
             data: data.to_owned(),
             detail: "its boot count is at the end of its range".into(),
         })?;
+    let token = draw_token().map_err(|error| OpenError::Io {
+        data: data.to_owned(),
+        detail: format!("no random bytes: {error}"),
+    })?;
+    opened.boots.push(Boot {
+        count: opened.boot,
+        token,
+    });
     let mut batch = WriteBatch::default();
-    batch.put_cf(
-        opened.store.family(family::META),
-        meta::BOOT,
-        boot.to_be_bytes(),
-    );
+    let handle = opened.store.family(family::META);
+    batch.put_cf(handle, meta::BOOT, opened.boot.to_be_bytes());
+    batch.put_cf(handle, meta::BOOTS, opened.boots.encode());
+    if opened.found_damage.is_some() {
+        suspect_all(data, &opened, &mut batch)?;
+    }
     opened
         .store
         .write_synced(batch)
+        // Out of the log, whose damage must not bring an earlier count back.
+        .and_then(|()| opened.store.flush(family::META))
         .map_err(|error| open_error(data, &error))?;
-    Ok(Opened { boot, ..opened })
+    Ok(opened)
+}
+
+/// Marks every partition, whether or not anything is stored of it: that may be what was lost.
+fn suspect_all(data: &Path, opened: &Opened, batch: &mut WriteBatch) -> Result<(), OpenError> {
+    let handle = opened.store.family(family::REPLICAS);
+    for partition in (0..opened.identity.partitions).map(PartitionId) {
+        let record = replica::load_record(&opened.store, partition);
+        let record = record.map_err(|error| OpenError::Damaged {
+            data: data.to_owned(),
+            detail: error.to_string(),
+        })?;
+        let suspect = Record {
+            suspect: true,
+            ..record
+        };
+        batch.put_cf(handle, keys::replica_key(partition), suspect.encode());
+    }
+    Ok(())
 }
 
 fn open_error(data: &Path, error: &rocksdb::Error) -> OpenError {

@@ -17,11 +17,24 @@ pub type OnCommitted = Arc<dyn Fn(&[(TopicKey, Offset)]) + Send + Sync>;
 /// Called once, with the reason, when the writer has stopped for good.
 pub type OnStopped = Arc<dyn Fn(&str) + Send + Sync>;
 
+/// What to do with a store whose write-ahead log is damaged where it had been acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnDamage {
+    /// Do not open it, and say how the loss can be accepted. Right where there is no other copy.
+    #[default]
+    Refuse,
+    /// Open it without what is lost, keep that beside the log, and mark every partition suspect before anything else: its
+    /// other replicas know better.
+    Suspect,
+}
+
 /// How a store is opened. `Options::default()` suits a node on a server with a few GiB of memory.
 #[derive(Clone)]
 pub struct Options {
     /// Refuse a store of any other cluster.
     pub expect_cluster: Option<ClusterId>,
+    /// What to do where the write-ahead log is damaged.
+    pub on_damage: OnDamage,
     /// Appends and writes are refused while the file system has less than this free, in bytes. It must hold what memory
     /// still has to flush: at least [`RESERVE_BYTES_MIN`].
     pub reserve_bytes: u64,
@@ -55,6 +68,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             expect_cluster: None,
+            on_damage: OnDamage::default(),
             reserve_bytes: RESERVE_BYTES_DEFAULT,
             cache_bytes: 64 << 20,
             write_buffer_bytes: 64 << 20,

@@ -1,10 +1,12 @@
 //! Reads of topics, bindings and leaves. Every stored batch is checked before it is handed out.
 //!
-//! RocksDB shows a write to readers only after its log record is synced, so that what is read here is durable.
+//! RocksDB shows a write to readers only after its log record is synced, so that what is read here is durable. Where it
+//! must also be committed, the caller tells where that ends; it is asked after the store, see `replica::visible`.
 
 use bytes::Bytes;
 use mesh_ring::binding::Binding;
-use mesh_ring::ids::{Offset, PartitionId, TopicKey};
+use mesh_ring::ids::{Offset, PartitionId, TopicId, TopicKey};
+use mesh_ring::ledger::Tail;
 use mesh_ring::merkle::{LeafId, LeafSum};
 use mesh_ring::name::TopicName;
 
@@ -13,24 +15,35 @@ use crate::catalogue::{Extent, TopicExtent, TopicMeta};
 use crate::codec::{CodecError, only_u64};
 use crate::error::{Damage, ReadError};
 use crate::keys::{self, family};
+use crate::replica::End;
 use crate::store::Store;
-use crate::writer::load_tail;
 
-/// Whole batches from the one that contains `from`, as stored, until `max_bytes` are reached; at least one if there is
-/// any.
+/// Tells where a topic's committed part ends; `None` where all that is stored of it is committed.
+pub(crate) type CommittedEnd<'a> = &'a dyn Fn(TopicId) -> Option<End>;
+
+/// Whole committed batches from the one that contains `from`, as stored, until `max_bytes` are reached; at least one if
+/// there is any.
 pub(crate) fn batches(
     store: &Store,
+    committed: CommittedEnd<'_>,
     topic: TopicKey,
     from: Offset,
     max_bytes: usize,
 ) -> Result<Vec<Bytes>, ReadError> {
     check_not_trimmed(store, topic, from)?;
-    let mut found: Vec<Bytes> = Vec::new();
+    let mut found: Vec<(Offset, Bytes)> = Vec::new();
     let (mut expected, mut bytes) = (from, 0);
+    let mut failed = None;
     let mut iterator = store.iterate(family::LOG, &keys::topic_prefix(topic));
     iterator.seek(keys::log_key(topic, from));
     while let Some((key, batch)) = iterator.item() {
-        let header = checked(store, topic, key, batch)?;
+        let header = match checked(store, topic, key, batch) {
+            Ok(header) => header,
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        };
         let base = header.leader.base_offset;
         let follows = if found.is_empty() {
             base <= expected
@@ -38,26 +51,34 @@ pub(crate) fn batches(
             base == expected
         };
         if !follows {
-            // A trim may have taken the batch between the check and the seek.
-            check_not_trimmed(store, topic, from)?;
-            return Err(missing(store, topic, expected));
+            failed = Some(missing(store, topic, expected));
+            break;
         }
         expected = header.next_offset();
         bytes += batch.len();
         if !found.is_empty() && bytes > max_bytes {
             break;
         }
-        found.push(Bytes::copy_from_slice(batch));
+        found.push((base, Bytes::copy_from_slice(batch)));
         iterator.next();
     }
-    if let Err(error) = iterator.status() {
-        // What came before the damage is good; the next read meets it first.
-        if found.is_empty() {
-            return Err(damaged_at(store, topic, from, error.as_ref()));
+    if let (None, Err(error)) = (&failed, iterator.status()) {
+        failed = Some(damaged_at(store, topic, expected, error.as_ref()));
+    }
+    let end = committed(topic.id).map(|end| end.next);
+    found.retain(|(base, _)| end.is_none_or(|end| *base < end));
+    // What came before the damage is good; the next read meets it first. What is wrong behind the committed part is not
+    // for readers.
+    match failed {
+        Some(error) if found.is_empty() && end.is_none_or(|end| from < end) => {
+            // A trim may have taken the batch between the check and the seek.
+            check_not_trimmed(store, topic, from)?;
+            return Err(error);
         }
+        _ => {}
     }
     if found.is_empty() {
-        let next = load_tail(store, topic)?
+        let next = tail(store, committed, topic)?
             .ok_or(ReadError::TopicDeleted)?
             .next;
         if from > next {
@@ -71,7 +92,7 @@ pub(crate) fn batches(
             }
         }
     }
-    Ok(found)
+    Ok(found.into_iter().map(|(_, batch)| batch).collect())
 }
 
 /// The header of the batch that contains `offset`, or of the first after it.
@@ -92,8 +113,12 @@ pub(crate) fn batch_at(
 }
 
 /// What of the topic can be read.
-pub(crate) fn extent(store: &Store, topic: TopicKey) -> Result<TopicExtent, ReadError> {
-    let tail = load_tail(store, topic)?.ok_or(ReadError::TopicDeleted)?;
+pub(crate) fn extent(
+    store: &Store,
+    committed: CommittedEnd<'_>,
+    topic: TopicKey,
+) -> Result<TopicExtent, ReadError> {
+    let tail = tail(store, committed, topic)?.ok_or(ReadError::TopicDeleted)?;
     Ok(TopicExtent {
         first: tail.first,
         next: tail.next,
@@ -106,10 +131,11 @@ pub(crate) fn extent(store: &Store, topic: TopicKey) -> Result<TopicExtent, Read
 /// Append times never move back within a topic, so a binary search over offsets finds it in a few seeks.
 pub(crate) fn offset_at_time(
     store: &Store,
+    committed: CommittedEnd<'_>,
     topic: TopicKey,
     time_ms: u64,
 ) -> Result<Offset, ReadError> {
-    first_batch_where(store, topic, |header| {
+    first_batch_where(store, committed, topic, |header| {
         header.leader.append_time_ms >= time_ms
     })
 }
@@ -118,10 +144,11 @@ pub(crate) fn offset_at_time(
 /// below the first offset that can be read; the next offset where it holds of none.
 pub(crate) fn first_batch_where(
     store: &Store,
+    committed: CommittedEnd<'_>,
     topic: TopicKey,
     wanted: impl Fn(&BatchHeader) -> bool,
 ) -> Result<Offset, ReadError> {
-    let tail = load_tail(store, topic)?.ok_or(ReadError::TopicDeleted)?;
+    let tail = tail(store, committed, topic)?.ok_or(ReadError::TopicDeleted)?;
     let (mut low, mut high) = (tail.first, tail.next);
     while low < high {
         let middle = low + (high - low) / 2;
@@ -135,6 +162,69 @@ pub(crate) fn first_batch_where(
         }
     }
     Ok(low)
+}
+
+/// Where the committed part of a topic's log begins and ends; `None` where the topic does not exist. The time of the last
+/// record is that of the last stored one.
+pub(crate) fn tail(
+    store: &Store,
+    committed: CommittedEnd<'_>,
+    topic: TopicKey,
+) -> Result<Option<Tail>, ReadError> {
+    let Some(mut tail) = load_tail(store, topic)? else {
+        return Ok(None);
+    };
+    if let Some(end) = committed(topic.id).filter(|end| end.next < tail.next) {
+        tail.next = end.next.max(tail.first);
+        tail.position = end.position.max(tail.first_position);
+    }
+    Ok(Some(tail))
+}
+
+/// Reads where a topic's log begins and ends, committed or not; `None` where the topic does not exist.
+pub(crate) fn load_tail(store: &Store, topic: TopicKey) -> Result<Option<Tail>, ReadError> {
+    loop {
+        let Some(extent) = load_extent(store, topic)? else {
+            return Ok(None);
+        };
+        let tail = tail_after(store, topic, extent)?;
+        // A trim between the two reads would give the new log with the old extent.
+        if tail.next > extent.first || load_extent(store, topic)? == Some(extent) {
+            return Ok(Some(tail));
+        }
+    }
+}
+
+pub(crate) fn load_extent(store: &Store, topic: TopicKey) -> Result<Option<Extent>, ReadError> {
+    let extent = store.get(family::TOPICS, &keys::extent_key(topic))?;
+    extent
+        .map(|extent| Extent::decode(&extent).map_err(|error| undecodable("topic extent", &error)))
+        .transpose()
+}
+
+fn tail_after(store: &Store, topic: TopicKey, extent: Extent) -> Result<Tail, ReadError> {
+    let mut tail = Tail {
+        first: extent.first,
+        first_position: extent.position,
+        next: extent.first,
+        position: extent.position,
+        time_ms: extent.append_time_ms,
+    };
+    let mut iterator = store.iterate(family::LOG, &keys::topic_prefix(topic));
+    iterator.seek_to_last();
+    if let Some((key, batch)) = iterator.item() {
+        let header = checked(store, topic, key, batch)?;
+        // Where the last records came without their batches, the topic begins behind all that is stored.
+        if header.next_offset() > extent.first {
+            tail.next = header.next_offset();
+            tail.position = header.leader.base_position + batch.len() as u64;
+            tail.time_ms = header.leader.append_time_ms;
+        }
+    }
+    iterator
+        .status()
+        .map_err(|error| store.read_error(family::LOG, &keys::log_key(topic, tail.next), &error))?;
+    Ok(tail)
 }
 
 /// A topic by its key.
@@ -161,7 +251,7 @@ pub(crate) fn topic_named(
         store,
         TopicKey {
             partition,
-            id: mesh_ring::ids::TopicId(id),
+            id: TopicId(id),
         },
     )
 }
@@ -258,7 +348,8 @@ fn damaged_at(store: &Store, topic: TopicKey, offset: Offset, detail: &str) -> R
     })
 }
 
-fn undecodable(what: &str, error: &CodecError) -> ReadError {
+/// A stored value that does not decode.
+pub(crate) fn undecodable(what: &str, error: &impl ToString) -> ReadError {
     ReadError::Damaged(Damage {
         what: what.to_owned(),
         topic: None,
@@ -266,11 +357,4 @@ fn undecodable(what: &str, error: &CodecError) -> ReadError {
         files: Vec::new(),
         detail: error.to_string(),
     })
-}
-
-/// Byte position after the topic's last batch.
-pub(crate) fn end_position(store: &Store, topic: TopicKey) -> Result<u64, ReadError> {
-    Ok(load_tail(store, topic)?
-        .ok_or(ReadError::TopicDeleted)?
-        .position)
 }

@@ -34,6 +34,9 @@ pub const GARBAGE_RATIO_MAX: f64 = 0.4;
 /// How often live payloads are moved at most.
 const MOVE_EVERY: Duration = Duration::from_secs(600);
 
+/// The topic id under which garbage of a partition is noted that was removed as a whole: no topic has it.
+pub(crate) const WHOLE_PARTITION: TopicId = TopicId(0);
+
 /// Most ranges that are compacted one by one; beyond it the whole family is.
 const RANGES_MAX: usize = 64;
 
@@ -190,6 +193,14 @@ fn compact_ranges(store: &Store, topics: &[(TopicKey, Offset)]) {
         return;
     }
     for (topic, _) in topics {
+        if topic.id == WHOLE_PARTITION {
+            let prefix = topic.partition.0.to_be_bytes();
+            let end = keys::prefix_end(&prefix);
+            store
+                .db()
+                .compact_range_cf(handle, Some(&prefix[..]), end.as_deref());
+            continue;
+        }
         let end = TopicKey {
             id: TopicId(topic.id.0 + 1),
             ..*topic

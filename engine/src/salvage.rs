@@ -1,6 +1,9 @@
 //! Accepting the loss that a damaged write-ahead log means, when nothing better is left.
+//!
+//! A store that lost acknowledged writes is not what it says: its replicas must not vote by what they hold. A note beside
+//! the database says so from before the first cut until every partition is durably marked suspect.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -29,26 +32,41 @@ pub struct SalvageReport {
 /// # Errors
 /// As for opening: missing, locked, or what the file system says.
 pub fn salvage(data: &Path, accept_loss: bool) -> Result<SalvageReport, OpenError> {
-    let io_error = |error: io::Error| OpenError::Io {
-        data: data.to_owned(),
-        detail: error.to_string(),
-    };
     let path = database_path(data);
     if !path.join("CURRENT").exists() {
         return Err(OpenError::Missing(data.to_owned()));
     }
     let _lock = DirectoryLock::take(data)?;
-    let WalVerdict::Damaged { file, offset, .. } = wal::check(&path).map_err(io_error)? else {
+    salvage_locked(data, &path, accept_loss)
+}
+
+/// As [`salvage`], of a store that is locked.
+pub(crate) fn salvage_locked(
+    data: &Path,
+    path: &Path,
+    accept_loss: bool,
+) -> Result<SalvageReport, OpenError> {
+    let io_error = |error: io::Error| OpenError::Io {
+        data: data.to_owned(),
+        detail: error.to_string(),
+    };
+    let verdict = wal::check(path).map_err(io_error)?;
+    let WalVerdict::Damaged {
+        file,
+        offset,
+        detail,
+    } = verdict
+    else {
         if accept_loss {
             // An earlier salvage may have cut and then died; settling twice does no harm.
-            settle_wal(data, &path)?;
-            settle(&path).map_err(io_error)?;
+            settle_wal(data, path)?;
+            settle(path).map_err(io_error)?;
         }
         return Ok(SalvageReport::default());
     };
-    let cuts = wal::beyond_damage(&path, &file).map_err(io_error)?;
+    let cuts = wal::beyond_damage(path, &file).map_err(io_error)?;
     let mut report = SalvageReport {
-        damaged: Some(file),
+        damaged: Some(file.clone()),
         offset,
         ..SalvageReport::default()
     };
@@ -59,17 +77,52 @@ pub fn salvage(data: &Path, accept_loss: bool) -> Result<SalvageReport, OpenErro
             .saturating_sub(*keep_bytes);
     }
     if accept_loss {
+        let note = format!(
+            "{} was damaged at byte {offset} ({detail}); {} bytes that had been acknowledged were put aside",
+            file.display(),
+            report.lost_bytes
+        );
+        write_note(data, &note).map_err(io_error)?;
         // The newest first: a crash in between leaves damage that the next salvage finds again.
         for (file, keep_bytes) in &cuts {
             report
                 .kept
                 .push(wal::cut(file, *keep_bytes).map_err(io_error)?);
         }
-        settle(&path).map_err(io_error)?;
+        settle(path).map_err(io_error)?;
     }
     Ok(report)
 }
 
 fn settle(path: &Path) -> io::Result<()> {
     Store::settle_shortened_log(path).map_err(|error| io::Error::other(error.to_string()))
+}
+
+fn note_path(data: &Path) -> PathBuf {
+    data.join("suspect")
+}
+
+fn write_note(data: &Path, note: &str) -> io::Result<()> {
+    let scratch = data.join("suspect.new");
+    fs::write(&scratch, note)?;
+    File::open(&scratch)?.sync_all()?;
+    fs::rename(&scratch, note_path(data))?;
+    File::open(data)?.sync_all()
+}
+
+/// What a salvage noted, until every partition is marked suspect.
+pub(crate) fn read_note(data: &Path) -> io::Result<Option<String>> {
+    match fs::read(note_path(data)) {
+        Ok(note) => Ok(Some(String::from_utf8_lossy(&note).into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Every partition is marked.
+pub(crate) fn remove_note(data: &Path) -> io::Result<()> {
+    match fs::remove_file(note_path(data)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => File::open(data)?.sync_all(),
+    }
 }

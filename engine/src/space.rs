@@ -4,24 +4,49 @@
 //! trims, and for control.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long it is taken for granted that there is room.
+const ADMIT_FOR: Duration = Duration::from_millis(2);
 
 /// Watches the file system that holds the store.
 #[derive(Debug, Clone)]
 pub(crate) struct Space {
     path: PathBuf,
     reserve: u64,
+    /// When there was room last.
+    roomy: Arc<Mutex<Option<Instant>>>,
 }
 
-/// There is less space than the reserve.
+/// There is less space than the reserve: appends and creations are to be refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Shortage {
-    pub(crate) free: u64,
-    pub(crate) reserve: u64,
+pub struct Shortage {
+    /// Bytes free.
+    pub free: u64,
+    /// Bytes that are kept free.
+    pub reserve: u64,
 }
 
 impl Space {
     pub(crate) fn new(path: PathBuf, reserve: u64) -> Space {
-        Space { path, reserve }
+        Space {
+            path,
+            reserve,
+            roomy: Arc::default(),
+        }
+    }
+
+    /// As [`Space::check`], without asking the system each time while there is room.
+    pub(crate) fn admit(&self) -> Result<(), Shortage> {
+        let mut roomy = self.roomy.lock().unwrap_or_else(PoisonError::into_inner);
+        if roomy.is_some_and(|since| since.elapsed() < ADMIT_FOR) {
+            return Ok(());
+        }
+        *roomy = None;
+        self.check()?;
+        *roomy = Some(Instant::now());
+        Ok(())
     }
 
     /// Bytes that the store may still use. `None` where the system does not tell.

@@ -95,9 +95,24 @@ impl Store {
         self.db.raw_iterator_cf_opt(self.family(name), options)
     }
 
+    /// An iterator over the keys of `name` in `from..to`; an empty `to` has no end.
+    pub(crate) fn between(&self, name: &str, from: &[u8], to: &[u8]) -> DBRawIterator<'_> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        if !to.is_empty() {
+            options.set_iterate_upper_bound(to);
+        }
+        self.db.raw_iterator_cf_opt(self.family(name), options)
+    }
+
     /// Writes `batch` and returns once it is on the disk. An error means that the store must stop.
     pub(crate) fn write_synced(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
         self.db.write_opt(batch, &self.synced)
+    }
+
+    /// Writes a family's memtable out to a file.
+    pub(crate) fn flush(&self, name: &str) -> Result<(), rocksdb::Error> {
+        self.db.flush_cf(self.family(name))
     }
 
     /// Writes every memtable out to files, so that the next open replays nothing.

@@ -11,7 +11,7 @@ mod support;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use mesh_engine::{BindingError, BindingWrite, Engine, Written};
+use mesh_engine::{BindingError, BindingWrite, Solo, Written};
 use mesh_ring::limits::{BINDING_VALUE_BYTES_MAX, SIBLINGS_MAX};
 use mesh_ring::name::BindingKey;
 use mesh_ring::version::VersionVector;
@@ -22,7 +22,7 @@ fn key(name: &str) -> BindingKey {
 }
 
 fn write(
-    engine: &Engine,
+    engine: &Solo,
     name: &str,
     value: Option<&'static str>,
     context: Option<&VersionVector>,
@@ -36,7 +36,7 @@ fn write(
     })
 }
 
-fn live(engine: &Engine, bench: &Bench, name: &str) -> Vec<String> {
+fn live(engine: &Solo, bench: &Bench, name: &str) -> Vec<String> {
     let now = bench.clock.load(std::sync::atomic::Ordering::Relaxed);
     let Some(binding) = engine.binding(&key(name)).unwrap() else {
         return Vec::new();
@@ -48,7 +48,7 @@ fn live(engine: &Engine, bench: &Bench, name: &str) -> Vec<String> {
         .collect()
 }
 
-fn assert_leaves_are_true(engine: &Engine) {
+fn assert_leaves_are_true(engine: &Solo) {
     let report = engine.scrub(&mut |_| ControlFlow::Continue(()));
     assert_eq!(report.damages, []);
 }

@@ -15,10 +15,14 @@ use std::fs;
 use std::path::PathBuf;
 
 use mesh_engine::batch::{BatchBuilder, Compression, Record, records};
-use mesh_engine::{Append, BindingWrite, Engine, ReadError, TopicConfig, prepare};
-use mesh_ring::ids::TopicKey;
+use mesh_engine::{
+    Append, BindingWrite, Command, Engine, Persist, ReadError, RowChange, Solo, TopicConfig,
+    prepare,
+};
+use mesh_ring::ids::{Epoch, Index, TopicKey};
 use mesh_ring::name::{BindingKey, CursorName, TopicName};
 use mesh_ring::version::VersionVector;
+use support::journal::{Scribe, commit, persist};
 use support::*;
 
 fn fixture() -> PathBuf {
@@ -37,7 +41,7 @@ fn full_record(n: u64) -> Record {
     }
 }
 
-fn append_full(engine: &Engine, topic: TopicKey, from: u64, to: u64, compression: Compression) {
+fn append_full(engine: &Solo, topic: TopicKey, from: u64, to: u64, compression: Compression) {
     let mut builder = BatchBuilder::new(compression);
     for n in from..to {
         builder.push(&full_record(n)).unwrap();
@@ -53,7 +57,7 @@ fn append_full(engine: &Engine, topic: TopicKey, from: u64, to: u64, compression
 }
 
 fn put(
-    engine: &Engine,
+    engine: &Solo,
     key: &str,
     value: Option<&'static str>,
     context: Option<VersionVector>,
@@ -67,6 +71,46 @@ fn put(
             expires_ms: ttl.map(|ttl| START_MS + ttl),
         })
         .unwrap();
+}
+
+/// A topic name in a partition in which no other topic of the fixture lies.
+fn lone_name(engine: &Engine) -> String {
+    let others =
+        ["plain", "a/trimmed", "gone", "retried"].map(|name| engine.partition_of(name.as_bytes()));
+    (0..)
+        .map(|n| format!("replicated{n}"))
+        .find(|name| !others.contains(&engine.partition_of(name.as_bytes())))
+        .unwrap()
+}
+
+/// A partition as a replica leaves it: promised ahead, and with an entry that is not committed.
+fn replicate(engine: &Engine) {
+    let name = lone_name(engine);
+    let mut scribe = Scribe::new(engine, &name);
+    let barrier = scribe.entry(Command::Barrier);
+    let (create, mut end) = scribe.create(&name);
+    let committed = scribe.append(&mut end, &["seen"]);
+    let uncommitted = scribe.append(&mut end, &["unseen"]);
+    persist(
+        engine,
+        Persist {
+            promise: Some(Epoch(9)),
+            ..Persist::entries(scribe.partition, vec![barrier, create, committed])
+        },
+    );
+    commit(engine, scribe.partition, Index(3));
+    let suspect = Persist {
+        suspect: Some(true),
+        ..Persist::entries(scribe.partition, vec![uncommitted])
+    };
+    persist(engine, suspect);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let row = RowChange::Put {
+        key: b"row".to_vec(),
+        value: b"of the control plane".to_vec(),
+    };
+    engine.submit_rows(vec![row], move |result| sender.send(result).unwrap());
+    receiver.recv().unwrap().unwrap();
 }
 
 /// Part of it reaches table and blob files, the rest stays in the write-ahead log of a node that was killed.
@@ -106,6 +150,7 @@ fn make() {
     put(&engine, "deleted", Some("value"), None, None);
     put(&engine, "deleted", None, None, None);
     put(&engine, "expiring", Some("soon"), None, Some(60_000));
+    replicate(&engine);
     engine.close().unwrap();
     drop(engine);
 
@@ -153,7 +198,7 @@ fn make() {
     copy_dir(&copy, &fixture());
 }
 
-fn topic(engine: &Engine, name: &str) -> TopicKey {
+fn topic(engine: &Solo, name: &str) -> TopicKey {
     engine
         .topic(&TopicName::new(name).unwrap())
         .unwrap()
@@ -161,7 +206,7 @@ fn topic(engine: &Engine, name: &str) -> TopicKey {
         .key
 }
 
-fn live(engine: &Engine, key: &str, now_ms: u64) -> Vec<String> {
+fn live(engine: &Solo, key: &str, now_ms: u64) -> Vec<String> {
     let binding = engine
         .binding(&BindingKey::new(key.as_bytes()).unwrap())
         .unwrap()
@@ -183,9 +228,22 @@ fn a_data_directory_of_format_1_is_read_back_fully() {
     let engine = bench.open_at(&data);
     assert_eq!((engine.identity(), engine.boot()), (&identity(), 3));
     assert_eq!(
-        engine.list_topics("", None, 10).unwrap(),
-        ["a/trimmed", "plain", "retried"]
+        (engine.earlier_boots().count(), engine.founding()),
+        (2, None)
     );
+    let name = lone_name(&engine);
+    assert_eq!(
+        engine.list_topics("", None, 10).unwrap(),
+        ["a/trimmed", "plain", &name, "retried"]
+    );
+    let row = engine.row(b"row").unwrap();
+    assert_eq!(row.as_deref(), Some(&b"of the control plane"[..]));
+    let replicated = topic(&engine, &name);
+    let replica = engine.replica(replicated.partition).unwrap();
+    assert_eq!((replica.promised, replica.suspect), (Epoch(9), true));
+    assert_eq!((replica.last.index, replica.commit), (Index(4), Index(3)));
+    assert_eq!(replica.epochs, [(Epoch(1), Index(1))]);
+    assert_eq!(values(&engine, replicated), ["seen"]);
 
     let plain = topic(&engine, "plain");
     let mut next = 0;

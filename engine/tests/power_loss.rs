@@ -14,19 +14,13 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use mesh_engine::{Append, Engine, OpenError, Options, salvage};
+use mesh_engine::{Append, OpenError, Options, Solo, salvage};
 use mesh_ring::ids::TopicKey;
 use support::*;
 
 /// The newest write-ahead log file and its length.
 fn newest_log(data: &Path) -> (PathBuf, u64) {
-    let mut logs: Vec<PathBuf> = fs::read_dir(data.join("db"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
-        .collect();
-    logs.sort();
-    let log = logs.pop().unwrap();
+    let log = support::newest_log(data);
     let bytes = fs::metadata(&log).unwrap().len();
     (log, bytes)
 }
@@ -137,16 +131,16 @@ const MARKER_AFTER: Duration = Duration::from_millis(100);
 const UNMARKED: Duration = Duration::from_millis(90);
 
 /// A new store whose marker comes late.
-fn open_late_marked(bench: &Bench) -> Engine {
+fn open_late_marked(bench: &Bench) -> Solo {
     let options = Options {
         marker_after: MARKER_AFTER,
         ..bench.options()
     };
-    Engine::open(bench.data(), options).unwrap()
+    Solo::open(bench.data(), options).unwrap()
 }
 
 /// Appends one record and waits until the marker is behind it. Returns the log's length and the topic's next offset then.
-fn append_and_await_marker(bench: &Bench, engine: &Engine, topic: TopicKey) -> (u64, u64) {
+fn append_and_await_marker(bench: &Bench, engine: &Solo, topic: TopicKey) -> (u64, u64) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         assert!(Instant::now() < deadline, "no append was quick enough");
@@ -205,7 +199,7 @@ fn flip(file: &Path, at: u64) {
 }
 
 /// A store with `count` acknowledged appends in its log, and the log's length after each.
-fn logged(count: usize) -> (Bench, Engine, TopicKey, Vec<u64>) {
+fn logged(count: usize) -> (Bench, Solo, TopicKey, Vec<u64>) {
     let bench = Bench::new();
     let engine = open_late_marked(&bench);
     let topic = create(&engine, "t");
@@ -231,7 +225,7 @@ fn a_flipped_byte_in_the_middle_of_the_log_stops_the_start_and_salvage_accepts_t
     for kept in [3_usize, 20, 38] {
         let data = bench.crashed_copy(&format!("flip{kept}"));
         flip(&data.join("db").join(&log_name), lengths[kept - 1] + 40);
-        let error = Engine::open(&data, bench.options()).err().unwrap();
+        let error = Solo::open(&data, bench.options()).err().unwrap();
         assert!(matches!(error, OpenError::WalDamaged { .. }), "{error}");
         assert!(error.to_string().contains("meshctl salvage"), "{error}");
 
@@ -241,7 +235,7 @@ fn a_flipped_byte_in_the_middle_of_the_log_stops_the_start_and_salvage_accepts_t
             "{looked:?}"
         );
         assert!(
-            Engine::open(&data, bench.options()).is_err(),
+            Solo::open(&data, bench.options()).is_err(),
             "a look changes nothing"
         );
 
@@ -278,7 +272,7 @@ fn damage_to_the_last_acknowledged_write_is_told_apart_from_a_torn_one_once_the_
     // The write behind the fifth: no more than the marker need follow it.
     flip(&log, lengths[4] + 30);
     assert!(matches!(
-        Engine::open(&data, bench.options()),
+        Solo::open(&data, bench.options()),
         Err(OpenError::WalDamaged { .. })
     ));
     assert!(read_all(&engine, topic, 0).len() > 10);

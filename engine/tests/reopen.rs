@@ -10,12 +10,12 @@ mod support;
 
 use std::fs;
 
-use mesh_engine::{BindingWrite, Engine, OpenError, Options, prepare};
+use mesh_engine::{BindingWrite, OpenError, Options, Solo, prepare};
 use mesh_ring::ids::ClusterId;
 use mesh_ring::name::BindingKey;
 use support::*;
 
-fn put(engine: &Engine, key: &str, value: &'static str) -> mesh_engine::Written {
+fn put(engine: &Solo, key: &str, value: &'static str) -> mesh_engine::Written {
     engine
         .write_binding(BindingWrite {
             key: BindingKey::new(key.as_bytes()).unwrap(),
@@ -79,9 +79,9 @@ fn each_open_is_a_new_boot_and_epoch_and_no_dot_or_timestamp_comes_twice() {
 #[test]
 fn an_empty_directory_is_not_made_a_store() {
     let dir = tempfile::tempdir().unwrap();
-    let missing = Engine::open(dir.path().join("none"), Options::default());
+    let missing = Solo::open(dir.path().join("none"), Options::default());
     assert!(matches!(missing, Err(OpenError::Missing(_))));
-    let empty = Engine::open(dir.path(), Options::default());
+    let empty = Solo::open(dir.path(), Options::default());
     assert!(matches!(empty, Err(OpenError::Missing(_))));
     assert!(!dir.path().join("db").exists(), "nothing was written");
 }
@@ -91,7 +91,7 @@ fn a_store_is_open_in_one_place_at_a_time() {
     let bench = Bench::new();
     let engine = bench.open();
     assert!(matches!(
-        Engine::open(bench.data(), bench.options()),
+        Solo::open(bench.data(), bench.options()),
         Err(OpenError::Locked(_))
     ));
     engine.close().unwrap();
@@ -108,7 +108,7 @@ fn a_store_of_another_cluster_is_refused() {
         ..bench.options()
     };
     assert!(matches!(
-        Engine::open(bench.data(), options),
+        Solo::open(bench.data(), options),
         Err(OpenError::OtherCluster { .. })
     ));
 }
@@ -120,7 +120,7 @@ fn other_formats_are_refused_by_name_and_left_alone() {
     for (version, newer) in [(2_u32, true), (0, false)] {
         let data = bench.crashed_copy(&format!("v{version}"));
         set_meta(&data, b"format", &version.to_be_bytes());
-        let outcome = Engine::open(&data, bench.options());
+        let outcome = Solo::open(&data, bench.options());
         match outcome {
             Err(OpenError::Newer {
                 found: 2,
@@ -142,7 +142,7 @@ fn a_half_migrated_store_is_refused() {
     let bench = Bench::new();
     drop(bench.open());
     set_meta(&bench.data(), b"migration", b"anything");
-    let error = Engine::open(bench.data(), bench.options()).err().unwrap();
+    let error = Solo::open(bench.data(), bench.options()).err().unwrap();
     assert!(matches!(error, OpenError::HalfMigrated(_)), "{error}");
 }
 
@@ -177,7 +177,7 @@ fn a_data_directory_that_cannot_be_written_is_refused() {
     let file = dir.path().join("data");
     fs::write(&file, "in the way").unwrap();
     assert!(matches!(
-        Engine::open(&file, Options::default()),
+        Solo::open(&file, Options::default()),
         Err(OpenError::Missing(_))
     ));
     let bench = Bench::new();
@@ -185,7 +185,7 @@ fn a_data_directory_that_cannot_be_written_is_refused() {
     fs::remove_file(bench.data().join("lock")).unwrap();
     fs::create_dir(bench.data().join("lock")).unwrap();
     assert!(matches!(
-        Engine::open(bench.data(), bench.options()),
+        Solo::open(bench.data(), bench.options()),
         Err(OpenError::Io { .. })
     ));
 }

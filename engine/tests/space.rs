@@ -13,13 +13,13 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use mesh_engine::{Append, AppendError, Engine, Options, TopicConfig, prepare};
+use mesh_engine::{Append, AppendError, Options, Solo, TopicConfig, prepare};
 use mesh_ring::ids::TopicKey;
 use support::*;
 
 const MIB: u64 = 1 << 20;
 
-fn fill(engine: &Engine, topic: TopicKey, seed: u64, batches: u64) {
+fn fill(engine: &Solo, topic: TopicKey, seed: u64, batches: u64) {
     for n in 0..batches {
         let batch = noise_batch(seed + n, 32, 1 << 10);
         engine
@@ -103,7 +103,7 @@ fn disk_space_comes_back_though_an_eternal_topic_lies_among_expiring_ones() {
         write_buffer_bytes: 4 << 20,
         ..bench.options()
     };
-    let engine = Engine::open(bench.data(), options).unwrap();
+    let engine = Solo::open(bench.data(), options).unwrap();
     let config = TopicConfig {
         retention_age_ms: Some(60_000),
         retention_bytes: None,
@@ -148,7 +148,7 @@ fn a_restart_forgets_no_garbage() {
         write_buffer_bytes: 4 << 20,
         ..bench.options()
     };
-    let engine = Engine::open(bench.data(), options.clone()).unwrap();
+    let engine = Solo::open(bench.data(), options.clone()).unwrap();
     let (deleted, trimmed) = (create(&engine, "deleted"), create(&engine, "trimmed"));
     fill(&engine, deleted, 1, 1_000);
     fill(&engine, trimmed, 2, 1_000);
@@ -156,7 +156,7 @@ fn a_restart_forgets_no_garbage() {
     engine.trim(trimmed, 1_000 * 32).unwrap();
     engine.close().unwrap();
     drop(engine);
-    let engine = Engine::open(bench.data(), options).unwrap();
+    let engine = Solo::open(bench.data(), options).unwrap();
     engine.reclaim(false);
     let left = disk_bytes(&bench.data());
     assert!(left < 12 * MIB, "{} MiB left", left / MIB);
@@ -235,7 +235,7 @@ fn a_deleted_topic_gives_its_space_back() {
         write_buffer_bytes: 4 << 20,
         ..bench.options()
     };
-    let engine = Engine::open(bench.data(), options).unwrap();
+    let engine = Solo::open(bench.data(), options).unwrap();
     let topic = create(&engine, "t");
     fill(&engine, topic, 1, 1_000);
     assert!(disk_bytes(&bench.data()) > 30 * MIB);
@@ -283,7 +283,7 @@ fn at_the_reserve_appends_are_refused_reads_go_on_and_a_trim_brings_appends_back
         write_buffer_bytes: 2 << 20,
         ..Options::default()
     };
-    let engine = Engine::open(&data, options).unwrap();
+    let engine = Solo::open(&data, options).unwrap();
     let topic = create(&engine, "t");
     let mut acknowledged = 0;
     let refusal = loop {
@@ -325,7 +325,7 @@ fn a_write_that_fails_stops_the_store_with_the_reason_and_loses_nothing_acknowle
         })),
         ..Options::default()
     };
-    let engine = Engine::open(&data, options.clone()).unwrap();
+    let engine = Solo::open(&data, options.clone()).unwrap();
     let topic = create(&engine, "t");
     let mut acknowledged = 0;
     let refusal = loop {
@@ -361,7 +361,7 @@ fn a_write_that_fails_stops_the_store_with_the_reason_and_loses_nothing_acknowle
     // On a disk with room, everything acknowledged is there.
     let roomy = tempfile::tempdir().unwrap();
     copy_dir(&data, &roomy.path().join("data"));
-    let engine = Engine::open(
+    let engine = Solo::open(
         roomy.path().join("data"),
         Options {
             on_stopped: None,

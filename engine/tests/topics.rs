@@ -66,7 +66,7 @@ fn a_retry_is_appended_once_also_after_a_crash() {
     let bench = Bench::new();
     let engine = bench.open();
     let topic = create(&engine, "t");
-    let send = |engine: &mesh_engine::Engine, sequence, value| {
+    let send = |engine: &mesh_engine::Solo, sequence, value| {
         engine.append(Append {
             topic,
             batch: batch(&[value], stamp(1, 0, sequence)),

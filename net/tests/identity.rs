@@ -147,7 +147,12 @@ async fn a_client_is_not_taken_for_a_node() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_nodes_make_requests_between_nodes() {
     let mesh = Mesh::start().await;
-    let hello = || request::Kind::NodeHello(proto::NodeHello { name: "n2".into() });
+    let hello = || {
+        request::Kind::NodeHello(proto::NodeHello {
+            name: "n2".into(),
+            ..Default::default()
+        })
+    };
     let client = mesh.connection().await;
     match ask(&client, hello()).await {
         reply::Kind::Error(error) => assert_eq!(error.code(), ErrorCode::Denied),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 /// A record's number in its topic, dense from 0.
@@ -25,7 +26,10 @@ pub enum ParseIdError {
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Ord, PartialOrd, Hash)]
+        #[derive(
+            Clone, Copy, Debug, Default, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize,
+        )]
+        #[serde(transparent)]
         pub struct $name(pub $inner);
 
         impl fmt::Display for $name {
@@ -60,8 +64,21 @@ macro_rules! counted {
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Eq, PartialEq, Ord, PartialOrd, Hash)]
+        #[derive(Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd, Hash)]
         pub struct $name(pub [u8; 16]);
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -206,6 +223,15 @@ mod tests {
             .to_string(),
             "3/9"
         );
+    }
+
+    #[test]
+    fn in_json_a_hex_id_is_text_and_a_counted_one_a_number() {
+        let json = serde_json::to_string(&(NodeId([0xab; 16]), Epoch(7))).unwrap();
+        assert_eq!(json, "[\"abababababababababababababababab\",7]");
+        let read: (NodeId, Epoch) = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, (NodeId([0xab; 16]), Epoch(7)));
+        assert!(serde_json::from_str::<NodeId>("\"ab\"").is_err());
     }
 
     #[test]

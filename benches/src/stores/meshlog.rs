@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use mesh_engine::batch::{BatchBuilder, Compression, records};
-use mesh_engine::{Append, BindingWrite, Engine, Identity, Options, TopicConfig, prepare};
+use mesh_engine::{Append, BindingWrite, Identity, Options, Solo, TopicConfig, prepare};
 use mesh_ring::ids::{ClusterId, NodeId, TopicKey};
 use mesh_ring::name::{BindingKey, TopicName};
 
@@ -15,7 +15,7 @@ use crate::Result;
 
 /// An open engine and its topics.
 pub struct Meshlog {
-    engine: Engine,
+    engine: Solo,
     topics: Vec<TopicKey>,
 }
 
@@ -34,7 +34,7 @@ impl Meshlog {
             };
             prepare(dir, &identity)?;
         }
-        let engine = Engine::open(dir, Options::default())?;
+        let engine = Solo::open(dir, Options::default())?;
         Ok(Meshlog {
             topics: create_topics(&engine, topics)?,
             engine,
@@ -46,7 +46,7 @@ impl Meshlog {
     /// # Errors
     /// What the engine says; a topic is missing.
     pub fn open(dir: &Path, topics: usize) -> Result<Meshlog> {
-        let engine = Engine::open(dir, Options::default())?;
+        let engine = Solo::open(dir, Options::default())?;
         let found = (0..topics).map(|number| {
             let topic = engine.topic(&topic_name(number)?)?;
             Ok(topic.ok_or("a topic is missing")?.key)
@@ -59,7 +59,7 @@ impl Meshlog {
 
     /// The engine.
     #[must_use]
-    pub fn engine(&self) -> &Engine {
+    pub fn engine(&self) -> &Solo {
         &self.engine
     }
 
@@ -239,7 +239,7 @@ fn topic_name(number: usize) -> Result<TopicName> {
 }
 
 /// Creates the topics, many at a time where there are many: each waits for an fsync.
-fn create_topics(engine: &Engine, topics: usize) -> Result<Vec<TopicKey>> {
+fn create_topics(engine: &Solo, topics: usize) -> Result<Vec<TopicKey>> {
     let numbers: Vec<usize> = (0..topics).collect();
     let share = topics.div_ceil(64).max(1);
     std::thread::scope(|scope| {

@@ -1,6 +1,6 @@
 //! `meshctl info`: facts about a node.
 
-use mesh_net::client::{Client, NodeInfo};
+use mesh_net::client::{Client, ClusterView, NodeInfo, NodeState, NodeView};
 use serde_json::{Value, json};
 
 use crate::error::Failure;
@@ -30,16 +30,28 @@ pub(crate) struct NodeArg {
 impl NodeArg {
     /// A client of that node, and what the node says about itself.
     pub(crate) async fn connect(&self, session: &Session) -> Result<(Client, NodeInfo), Failure> {
-        let address = self.named.as_deref().filter(|named| named.contains(':'));
-        let client = session.connect_to(address).await?;
+        let client = match &self.named {
+            None => session.connect().await?,
+            Some(address) if address.contains(':') => session.connect_to(address).await?,
+            Some(name) => {
+                let any = session.connect().await?;
+                let cluster = any.cluster().await?;
+                any.close().await;
+                session.connect_to(&known(&cluster, name)?.address).await?
+            }
+        };
         let info = client.info().await?;
-        match &self.named {
-            Some(name) if address.is_none() && *name != info.name => Err(Failure::not_found(
-                format!("no node {name}: the cluster has {}", info.name),
-            )),
-            _ => Ok((client, info)),
-        }
+        Ok((client, info))
     }
+}
+
+/// The node of this name; where there is none, the error says which there are.
+pub(crate) fn known<'c>(cluster: &'c ClusterView, name: &str) -> Result<&'c NodeView, Failure> {
+    cluster.named(name).ok_or_else(|| {
+        let nodes = cluster.nodes.iter().filter(|node| node.state != NodeState::Removed);
+        let names: Vec<&str> = nodes.map(|node| node.name.as_str()).collect();
+        Failure::not_found(format!("no node {name}: the cluster has {}", names.join(", ")))
+    })
 }
 
 pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {

@@ -2,29 +2,38 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 
-use mesh_engine::{Identity, RESERVE_BYTES_DEFAULT};
+use mesh_engine::Founding;
 use mesh_net::client::ClientConfig;
 use mesh_net::identity::{Authority, Grants, Validity};
-use mesh_net::node::NODE_FILE;
+use mesh_net::node::ZONE_BYTES_MAX;
 use mesh_ring::ids::{ClusterId, NodeId};
 use mesh_ring::limits::PARTITIONS_MAX;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::address::{Address, free_ports};
 use crate::error::Failure;
-use crate::layout::{self, Layout};
+use crate::folder::{self, NewNode, Surroundings};
+use crate::layout::Layout;
+use crate::roster::Roster;
 use crate::session::Session;
+
+/// Nodes where nobody says how many.
+const NODES_DEFAULT: u16 = 3;
+/// Most nodes that are made at once.
+const NODES_MAX: i64 = mesh_engine::FOUNDING_MEMBERS_MAX as i64;
 
 /// Make a cluster's folders: private CA, nodes, client
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
+  meshctl init mesh
   meshctl init mesh --nodes 1
-  meshctl init mesh --nodes 1 --host 192.0.2.7 --port 7500
+  meshctl init mesh --hosts a.example:7400,b.example:7400,c.example:7400 --zones east,west,north
 
-Makes DIR/ca (the private CA: keep it off the servers), DIR/n1 (node.toml, identity and data; the folder can be
-copied to its host) and DIR/client (client.toml and an identity that may do everything). Refuses to overwrite.
-This version runs single nodes.")]
+Makes DIR/ca (the private CA: keep it off the servers), DIR/n1 … (node.toml, identity and data; each folder can be
+copied to its host) and DIR/client (client.toml and an identity that may do everything). Refuses to overwrite.")]
 pub(crate) struct Args {
     /// The folder to make
     dir: PathBuf,
@@ -35,9 +44,9 @@ pub(crate) struct Args {
 /// What a new cluster is like.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Shape {
-    /// How many nodes; this version runs 1
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    nodes: u16,
+    /// How many nodes [default: 3, or as many as --hosts names]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=NODES_MAX))]
+    nodes: Option<u16>,
     /// Host or address on which the nodes serve
     #[arg(
         long,
@@ -46,7 +55,7 @@ pub(crate) struct Shape {
         conflicts_with = "hosts"
     )]
     host: String,
-    /// UDP port of the first node; 0 lets the system choose one at each start
+    /// UDP port of the first node, the others count on from it; 0 takes ports that are free now
     #[arg(
         long,
         value_name = "PORT",
@@ -57,6 +66,9 @@ pub(crate) struct Shape {
     /// Where each node serves
     #[arg(long, value_name = "A:P,B:P,…", value_delimiter = ',')]
     hosts: Vec<String>,
+    /// Zone of each node in turn (rack, data centre); fewer than nodes are repeated
+    #[arg(long, value_name = "Z,…", value_delimiter = ',', value_parser = parse_zone)]
+    zones: Vec<String>,
     /// Parts into which keys and topics are divided, for the cluster's whole life
     #[arg(long, value_name = "Q", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=i64::from(PARTITIONS_MAX)))]
     partitions: u16,
@@ -68,8 +80,7 @@ pub(crate) struct Shape {
 /// A cluster that was made.
 pub(crate) struct Made {
     cluster: ClusterId,
-    node: NodeId,
-    address: String,
+    nodes: Vec<NewNode>,
 }
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
@@ -77,30 +88,46 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
     let made = create(&layout, &args.shape)?;
     let dir = args.dir.display();
     if session.out.is_json() {
+        let nodes: Vec<Value> = made.nodes.iter().map(facts).collect();
         return session.out.json(&json!({
             "cluster": made.cluster.to_string(),
             "dir": dir.to_string(),
             "partitions": args.shape.partitions,
-            "nodes": [{"name": "n1", "id": made.node.to_string(), "address": made.address}],
+            "replicas": args.shape.replicas,
+            "nodes": nodes,
         }));
     }
-    session
-        .out
-        .confirm(format!("made the cluster {} in {dir}", made.cluster))?;
-    session
-        .out
-        .confirm(format!("start its node with: meshctl serve {dir}/n1"))?;
+    let out = &mut session.out;
+    out.confirm(format!("made the cluster {} in {dir}", made.cluster))?;
+    if let [node] = &made.nodes[..] {
+        out.confirm(format!("start its node with: meshctl serve {dir}/{}", node.name))?;
+    } else {
+        let count = made.nodes.len();
+        out.confirm(format!("start its {count} nodes here with: meshctl dev {dir}"))?;
+        out.confirm(format!(
+            "or each on its host, where its folder goes, with: meshctl serve {dir}/n1"
+        ))?;
+    }
     if args.dir != Path::new("mesh") {
-        session.out.confirm(format!(
+        out.confirm(format!(
             "then point clients at it: export MESHCTL_CONFIG={dir}/client/client.toml"
         ))?;
     }
     Ok(())
 }
 
+fn facts(node: &NewNode) -> Value {
+    json!({
+        "name": node.name,
+        "id": node.id.to_string(),
+        "address": node.address.to_string(),
+        "zone": node.zone,
+    })
+}
+
 /// Makes the folder whole, or not at all: everything is written beside it and then renamed into place.
 pub(crate) fn create(layout: &Layout, shape: &Shape) -> Result<Made, Failure> {
-    let address = shape.address()?;
+    let nodes = shape.nodes()?;
     let dir = layout.root();
     if is_occupied(dir) {
         return Err(Failure::failed(format!(
@@ -118,7 +145,7 @@ pub(crate) fn create(layout: &Layout, shape: &Shape) -> Result<Made, Failure> {
         .tempdir_in(parent)
         .map_err(|e| Failure::file("create a folder in", parent, &e))?;
     let staged = Layout::new(scratch.path().join("mesh"));
-    let made = fill(&staged, shape, address)?;
+    let made = fill(&staged, shape, nodes)?;
     fs::rename(staged.root(), dir).map_err(|e| Failure::file("create", dir, &e))?;
     fs::File::open(parent)
         .and_then(|parent| parent.sync_all())
@@ -126,136 +153,191 @@ pub(crate) fn create(layout: &Layout, shape: &Shape) -> Result<Made, Failure> {
     Ok(made)
 }
 
-fn fill(layout: &Layout, shape: &Shape, address: String) -> Result<Made, Failure> {
-    let identities = |e: mesh_net::identity::IdentityError| Failure::failed(e.to_string());
+fn fill(layout: &Layout, shape: &Shape, nodes: Vec<NewNode>) -> Result<Made, Failure> {
+    let authority = Authority::create(&layout.authority()).map_err(folder::of_identity)?;
     let made = Made {
-        cluster: ClusterId(random_id()?),
-        node: NodeId(random_id()?),
-        address,
+        cluster: ClusterId(folder::random_id()?),
+        nodes,
     };
-    let name = "n1";
-    let folder = layout.node(name);
-    let authority = Authority::create(&layout.authority()).map_err(identities)?;
-    authority
-        .issue_node(
-            &folder.join("identity"),
-            name,
-            &[host_of(&made.address)],
-            Validity::ten_years(),
-        )
-        .map_err(identities)?;
-    let file = folder.join(NODE_FILE);
-    fs::write(&file, node_file(&made)).map_err(|e| Failure::file("write", &file, &e))?;
-    let identity = Identity {
+    let of = Surroundings {
+        authority: &authority,
         cluster: made.cluster,
-        node: made.node,
-        name: name.to_owned(),
         partitions: shape.partitions,
     };
-    let data = layout::data(&folder);
-    mesh_engine::prepare(&data, &identity).map_err(|e| Failure::file("prepare", &data, &e))?;
+    let founding = Founding {
+        members: made.nodes.iter().map(NewNode::founder).collect(),
+        replicas: shape.replicas,
+    };
+    let mut roster = Roster::new(made.cluster, shape.partitions);
+    for node in &made.nodes {
+        let folder = layout.node(&node.name);
+        let others = made.nodes.iter().filter(|other| other.id != node.id);
+        let contacts: Vec<String> = others.map(|other| other.address.to_string()).collect();
+        folder::write(&folder, node, &contacts, &of)?;
+        folder::prepare_to_found(&folder, &folder::identity(node, &of), &founding)?;
+        roster.nodes.push(node.named());
+    }
+    roster.save(layout.root())?;
     let client = layout.client();
     authority
         .issue_client(&client, "admin", &Grants::all(), Validity::ten_years())
-        .map_err(identities)?;
-    ClientConfig::write_new(
-        &client.join("client.toml"),
-        std::slice::from_ref(&made.address),
-    )
-    .map_err(|e| Failure::failed(e.to_string()))?;
+        .map_err(folder::of_identity)?;
+    let addresses: Vec<String> = roster.nodes.into_iter().map(|node| node.address).collect();
+    ClientConfig::write_new(&client.join("client.toml"), &addresses)
+        .map_err(|e| Failure::failed(e.to_string()))?;
     Ok(made)
 }
 
-/// A new node's `node.toml`.
-fn node_file(made: &Made) -> String {
-    format!(
-        "# Where this node serves (UDP). Port 0 lets the system choose one at each start.
-listen = {listen}
-# A store of any other cluster is refused.
-cluster = \"{cluster}\"
-
-# What else can be set, with its default:
-# reserve_bytes = {RESERVE_BYTES_DEFAULT}  # writes are refused while the disk has less than this free
-# cache_bytes = 67108864  # memory for blocks that were read
-# write_buffer_bytes = 67108864  # memory that gathers writes before they become files
-# scrub_bytes_per_second = 16777216  # how fast stored data is re-read and checked; 0: never
-",
-        // A TOML string: what JSON calls one, too.
-        listen = serde_json::Value::from(made.address.as_str()),
-        cluster = made.cluster,
-    )
-}
-
 impl Shape {
-    /// Where the node serves.
-    fn address(&self) -> Result<String, Failure> {
-        if self.nodes != 1 {
+    /// The nodes to make: names, places, fresh ids.
+    fn nodes(&self) -> Result<Vec<NewNode>, Failure> {
+        let zone = |index: usize| match &self.zones[..] {
+            [] => String::new(),
+            zones => zones[index % zones.len()].clone(),
+        };
+        let named = |(index, address)| {
+            Ok(NewNode {
+                name: format!("n{}", index + 1),
+                id: NodeId(folder::random_id()?),
+                address,
+                zone: zone(index),
+            })
+        };
+        self.addresses()?.into_iter().enumerate().map(named).collect()
+    }
+
+    /// Where each node serves, and others reach it.
+    fn addresses(&self) -> Result<Vec<Address>, Failure> {
+        let count = self.count()?;
+        let addresses = if self.hosts.is_empty() {
+            self.addresses_of_one_host(count)?
+        } else {
+            let each = self.hosts.iter().map(|host| Address::parse(host, "--hosts"));
+            each.collect::<Result<Vec<_>, _>>()?
+        };
+        if count > 1 && let Some(lost) = addresses.iter().find(|address| !is_reachable(address)) {
             return Err(Failure::usage(format!(
-                "--nodes {}: this version runs single nodes, use --nodes 1 (rings of several come with a later one)",
-                self.nodes
+                "{lost} is no address at which nodes can find each other: name one with --host or --hosts"
             )));
         }
-        match &self.hosts[..] {
-            [] => Ok(join_host_port(&self.host, self.port)),
-            [one] => {
-                let port = one.rsplit_once(':').and_then(|(host, port)| {
-                    (!host.is_empty()).then_some(port)?.parse::<u16>().ok()
-                });
-                port.map(|_| one.clone()).ok_or_else(|| {
-                    Failure::usage(format!("--hosts {one}: write HOST:PORT for each node"))
-                })
+        for (index, address) in addresses.iter().enumerate() {
+            if count > 1 && addresses[..index].contains(address) {
+                return Err(Failure::usage(format!("--hosts names {address} twice")));
             }
-            several => Err(Failure::usage(format!(
-                "--hosts names {} nodes, but --nodes is {}",
-                several.len(),
-                self.nodes
+        }
+        Ok(addresses)
+    }
+
+    fn addresses_of_one_host(&self, count: usize) -> Result<Vec<Address>, Failure> {
+        // Alone, a node may serve at another port each time; several must know where the others are.
+        let ports = match (self.port, count) {
+            (0, 1) => vec![0],
+            (0, _) => free_ports(&self.host, count)?,
+            (first, _) => (first..=u16::MAX).take(count).collect(),
+        };
+        if ports.len() < count {
+            return Err(Failure::usage(format!(
+                "--port {}: {count} ports from there on go beyond {}",
+                self.port,
+                u16::MAX
+            )));
+        }
+        let at = |port| Address::new(&self.host, port);
+        Ok(ports.into_iter().map(at).collect())
+    }
+
+    fn count(&self) -> Result<usize, Failure> {
+        let named = self.hosts.len();
+        match self.nodes.map(usize::from) {
+            Some(nodes) if named > 0 && named != nodes => Err(Failure::usage(format!(
+                "--hosts names {named} nodes, but --nodes is {nodes}"
             ))),
+            Some(nodes) => Ok(nodes),
+            None if named as i64 > NODES_MAX => Err(Failure::usage(format!(
+                "--hosts names {named} nodes, the most that are made at once is {NODES_MAX}"
+            ))),
+            None if named > 0 => Ok(named),
+            None => Ok(usize::from(NODES_DEFAULT)),
         }
     }
 }
 
-/// `HOST:PORT`, an IPv6 address in brackets.
-fn join_host_port(host: &str, port: u16) -> String {
-    if host.contains(':') && !host.starts_with('[') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
+fn is_reachable(address: &Address) -> bool {
+    address.port() != 0 && !address.is_unspecified()
 }
 
-/// The host of `HOST:PORT`, without brackets.
-fn host_of(address: &str) -> String {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    host.trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_owned()
+/// A zone's name, as node.toml and the cluster take it.
+pub(super) fn parse_zone(zone: &str) -> Result<String, String> {
+    let odd = |c: char| c.is_whitespace() || c.is_control();
+    if zone.len() > ZONE_BYTES_MAX || zone.contains(odd) {
+        return Err(format!(
+            "a zone's name has at most {ZONE_BYTES_MAX} bytes, and no blanks"
+        ));
+    }
+    Ok(zone.to_owned())
 }
 
 /// Whether something other than an empty folder lies there.
-fn is_occupied(path: &Path) -> bool {
+pub(super) fn is_occupied(path: &Path) -> bool {
     match fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_some(),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }
 
-fn random_id() -> Result<[u8; 16], Failure> {
-    let mut id = [0; 16];
-    getrandom::fill(&mut id)
-        .map_err(|e| Failure::failed(format!("the system gives no random numbers: {e}")))?;
-    Ok(id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        shape: Shape,
+    }
+
+    fn addresses(flags: &[&str]) -> Result<Vec<String>, String> {
+        let typed = Typed::try_parse_from([&["init"], flags].concat()).unwrap();
+        match typed.shape.nodes() {
+            Ok(nodes) => Ok(nodes.iter().map(|n| n.address.to_string()).collect()),
+            Err(Failure::Told { message, .. }) => Err(message),
+            Err(Failure::ReaderGone) => unreachable!("nothing is printed"),
+        }
+    }
 
     #[test]
-    fn addresses_of_both_families() {
-        assert_eq!(join_host_port("127.0.0.1", 7400), "127.0.0.1:7400");
-        assert_eq!(join_host_port("::1", 7400), "[::1]:7400");
-        assert_eq!(host_of("[::1]:7400"), "::1");
-        assert_eq!(host_of("node.example:1"), "node.example");
+    fn ports_count_on_from_the_first() {
+        let three = ["127.0.0.1:7400", "127.0.0.1:7401", "127.0.0.1:7402"];
+        assert_eq!(addresses(&[]).unwrap(), three);
+        assert_eq!(addresses(&["--nodes", "1", "--host", "0.0.0.0"]).unwrap(), ["0.0.0.0:7400"]);
+        assert_eq!(addresses(&["--nodes", "1", "--port", "0"]).unwrap(), ["127.0.0.1:0"]);
+        let hosts = addresses(&["--hosts", "a:1,b:1,c:2,[::1]:7"]).unwrap();
+        assert_eq!(hosts, ["a:1", "b:1", "c:2", "[::1]:7"]);
+        let chosen = addresses(&["--port", "0"]).unwrap();
+        assert!(chosen.iter().all(|address| !address.ends_with(":0")), "{chosen:?}");
+    }
+
+    #[test]
+    fn nodes_that_could_not_find_each_other_are_refused() {
+        for (flags, word) in [
+            (&["--host", "0.0.0.0"][..], "find each other"),
+            (&["--hosts", "a:1,a:1"], "twice"),
+            (&["--hosts", "a:1,b:0"], "find each other"),
+            (&["--hosts", "a:1,b:1", "--nodes", "3"], "--nodes is 3"),
+            (&["--hosts", "a,b"], "HOST:PORT"),
+            (&["--port", "65534"], "65535"),
+        ] {
+            let refused = addresses(flags).unwrap_err();
+            assert!(refused.contains(word), "{flags:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn zones_are_given_in_turn() {
+        let typed = Typed::try_parse_from(["init", "--nodes", "3", "--zones", "a,b"]).unwrap();
+        let nodes = typed.shape.nodes().unwrap();
+        let zones: Vec<&str> = nodes.iter().map(|node| node.zone.as_str()).collect();
+        assert_eq!(zones, ["a", "b", "a"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub(crate) mod info;
 pub(crate) mod init;
 pub(crate) mod list;
 pub(crate) mod migrate;
+pub(crate) mod node;
 pub(crate) mod publish;
 pub(crate) mod put;
 pub(crate) mod ring;
@@ -21,6 +22,7 @@ pub(crate) mod status;
 pub(crate) mod storage;
 pub(crate) mod tail;
 pub(crate) mod topic;
+pub(crate) mod verify;
 
 use crate::args::{Cli, Command};
 use crate::error::Failure;
@@ -78,7 +80,9 @@ async fn run(command: Command, session: &mut Session) -> Result<(), Failure> {
         Command::Routes(args) => routes::run(&args, session).await,
         Command::Info(args) => info::run(&args, session).await,
         Command::Storage(args) => storage::run(&args, session).await,
-        Command::Ca(args) => ca::run(args, session),
+        Command::Node(args) => node::run(args, session).await,
+        Command::Verify(args) => verify::run(&args, session).await,
+        Command::Ca(args) => ca::run(args, session).await,
         Command::Bench(args) => bench::run(&args, session).await,
         Command::Completions(args) => completions::run(&args, session),
     }

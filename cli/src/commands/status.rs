@@ -1,61 +1,171 @@
 //! `meshctl status`: the cluster's health at a glance.
 
-use serde_json::json;
+use mesh_net::client::{NodeState, NodeView, TransferStatus};
+use serde_json::{Value, json};
 
 use crate::error::Failure;
 use crate::session::Session;
-use crate::units::human_bytes;
+use crate::survey::{Survey, state_word, survey};
+use crate::units::{grouped, human_bytes};
 
 /// Show the cluster's health at a glance
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   meshctl status
-  meshctl status --output json")]
+  meshctl status --output json
+
+A node is alive, joining, draining or down, as the cluster map says. A partition is under-replicated while fewer
+copies of it than there should be are on living nodes, whole and caught up.")]
 pub(crate) struct Args {}
 
 pub(crate) async fn run(_args: &Args, session: &mut Session) -> Result<(), Failure> {
     let client = session.connect().await?;
-    let info = client.info().await?;
+    let survey = survey(&client, session).await?;
     client.close().await;
-    // A cluster of one: the node that answers is alive, holds every partition and leads it; there is nobody to hold
-    // hints for and nowhere to move a partition.
     if session.out.is_json() {
-        return session.out.json(&json!({
-            "cluster": info.cluster.to_string(),
-            "nodes": [{
-                "name": info.name,
-                "id": info.node.to_string(),
-                "address": info.address,
-                "zone": null,
-                "state": "alive",
-                "partitions": info.partitions,
-                "leads": info.partitions,
-            }],
-            "under_replicated": 0,
-            "pending_hints": 0,
-            "transfers": [],
-        }));
+        return session.out.json(&object(&survey));
     }
-    session.out.line(format!("cluster {}", info.cluster))?;
-    session.out.table(
-        &[
-            "node",
-            "address",
-            "state",
-            "partitions",
-            "leads",
-            "disk free",
-        ],
-        &[vec![
-            info.name.clone(),
-            info.address.clone(),
-            "alive".to_owned(),
-            info.partitions.to_string(),
-            info.partitions.to_string(),
-            human_bytes(info.free_bytes),
-        ]],
+    print(&survey, session)
+}
+
+/// Nodes that are of the cluster, by name.
+fn members(survey: &Survey) -> Vec<&NodeView> {
+    let nodes = survey.cluster.nodes.iter();
+    let mut nodes: Vec<&NodeView> = nodes.filter(|node| node.state != NodeState::Removed).collect();
+    nodes.sort_by_key(|node| (node.name.len(), &node.name));
+    nodes
+}
+
+/// Partitions that the node holds, and those that it leads.
+fn shares(survey: &Survey, node: &NodeView) -> (usize, usize) {
+    let partitions = survey.cluster.partitions.iter();
+    let holds = |id| partitions.clone().filter(|p| p.replicas.contains(&id)).count();
+    let leads = partitions.clone().filter(|p| p.leader == Some(node.id)).count();
+    (holds(node.id), leads)
+}
+
+fn control_leader(survey: &Survey) -> Option<String> {
+    let mut leaders = survey.statuses().filter_map(|(_, status)| {
+        status.control_quorum.then_some(status.control_leader?)
+    });
+    leaders.next().map(|leader| survey.name(leader))
+}
+
+fn hints(survey: &Survey) -> u64 {
+    let hints = survey.statuses().map(|(_, status)| u64::from(status.pending_hints));
+    hints.sum()
+}
+
+fn warnings(survey: &Survey) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (node, cause) in survey.silent() {
+        warnings.push(format!("{} does not answer: {cause}", survey.name(node)));
+    }
+    for (node, status) in survey.statuses() {
+        let said = status.warnings.iter();
+        warnings.extend(said.map(|warning| format!("{}: {warning}", survey.name(node))));
+    }
+    warnings.sort();
+    warnings
+}
+
+fn object(survey: &Survey) -> Value {
+    let node = |node: &NodeView| {
+        let (partitions, leads) = shares(survey, node);
+        json!({
+            "name": node.name,
+            "id": node.id.to_string(),
+            "address": node.address,
+            "zone": (!node.zone.is_empty()).then_some(&node.zone),
+            "state": state_word(node.state),
+            "partitions": partitions,
+            "leads": leads,
+            "lag": survey.lag(node.id),
+            "votes": node.votes,
+            "answers": survey.status(node.id).is_some(),
+        })
+    };
+    let nodes: Vec<Value> = members(survey).into_iter().map(node).collect();
+    let transfers = survey.transfers().into_iter();
+    let transfers: Vec<Value> = transfers.map(|transfer| transfer_object(survey, transfer)).collect();
+    json!({
+        "cluster": survey.cluster.cluster.to_string(),
+        "map_version": survey.cluster.version,
+        "control_leader": control_leader(survey),
+        "nodes": nodes,
+        "under_replicated": survey.under_replicated().len(),
+        "unavailable": survey.unavailable(),
+        "pending_hints": hints(survey),
+        "transfers": transfers,
+        "warnings": warnings(survey),
+    })
+}
+
+fn transfer_object(survey: &Survey, transfer: &TransferStatus) -> Value {
+    json!({
+        "partition": transfer.partition.0,
+        "from": survey.name(transfer.from),
+        "to": survey.name(transfer.to),
+        "state": transfer.state,
+        "bytes_done": transfer.bytes_done,
+        "bytes_total": transfer.bytes_total,
+        "bytes_per_second": transfer.bytes_per_second,
+    })
+}
+
+fn print(survey: &Survey, session: &mut Session) -> Result<(), Failure> {
+    let out = &mut session.out;
+    out.line(format!("cluster {}", survey.cluster.cluster))?;
+    let row = |node: &NodeView| {
+        let (partitions, leads) = shares(survey, node);
+        vec![
+            node.name.clone(),
+            node.address.clone(),
+            if node.zone.is_empty() { "-".to_owned() } else { node.zone.clone() },
+            state_word(node.state).to_owned(),
+            partitions.to_string(),
+            leads.to_string(),
+            grouped(survey.lag(node.id)),
+        ]
+    };
+    let rows: Vec<Vec<String>> = members(survey).into_iter().map(row).collect();
+    out.table(
+        &["node", "address", "zone", "state", "partitions", "leads", "lag"],
+        &rows,
     )?;
-    session
-        .out
-        .line("one node, one copy of everything: back up its disk")
+    for transfer in survey.transfers() {
+        out.line(format!(
+            "partition {}: {} → {}, {}, {} of about {}",
+            transfer.partition.0,
+            survey.name(transfer.from),
+            survey.name(transfer.to),
+            transfer.state,
+            human_bytes(transfer.bytes_done),
+            human_bytes(transfer.bytes_total),
+        ))?;
+    }
+    out.line(copies(survey))?;
+    match survey.unavailable() {
+        0 => {}
+        some => out.line(format!("{some} partitions have no leader that serves"))?,
+    }
+    match control_leader(survey) {
+        Some(leader) => out.line(format!("changes of the ring go through {leader}"))?,
+        None => out.line("the ring cannot be changed: the control plane has no majority")?,
+    }
+    for warning in warnings(survey) {
+        out.warn(&warning);
+    }
+    Ok(())
+}
+
+/// How many copies there are of everything.
+fn copies(survey: &Survey) -> String {
+    let (wanted, lacking) = (survey.copies_wanted(), survey.under_replicated().len());
+    let all = survey.cluster.partitions.len();
+    match (wanted, lacking) {
+        (1, 0) => "one node, one copy of everything: back up its disk".to_owned(),
+        (_, 0) => format!("each of the {all} partitions has its {wanted} copies"),
+        _ => format!("{lacking} of {all} partitions are under-replicated: they should have {wanted} copies"),
+    }
 }

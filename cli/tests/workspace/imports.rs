@@ -32,7 +32,7 @@ const MAY_NOT_USE: &[(&str, &[&str])] = &[
             "libc",
             "quinn",
             "rustls",
-            "rand",
+            // Not rand: foca asks for its trait. What ring names of it is told in source.rs.
             "fastrand",
             "getrandom",
             "prost",

@@ -1,11 +1,10 @@
 use super::compression::{Compression, compress};
 use super::error::BatchError;
-use super::header::{
-    BATCH_HEADER_BYTES, BatchHeader, LeaderStamp, ProducerStamp, write_producer_part,
-};
+use super::header::{BATCH_HEADER_BYTES, BatchHeader, LeaderStamp, write_producer_part};
 use super::records::Record;
 use super::varint::{encoded_len, put, zigzag};
 use bytes::Bytes;
+use mesh_ring::command::ProducerStamp;
 use mesh_ring::ids::Epoch;
 use mesh_ring::limits::{
     BATCH_BYTES_MAX, BATCH_RECORDS_MAX, HEADER_NAME_BYTES_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_MAX,

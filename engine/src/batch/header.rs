@@ -1,5 +1,6 @@
 use super::compression::Compression;
 use super::error::BatchError;
+use mesh_ring::command::ProducerStamp;
 use mesh_ring::ids::{Epoch, Offset, ProducerId};
 use mesh_ring::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
 
@@ -14,17 +15,6 @@ pub(super) const RECORD_ENCODED_BYTES_MIN: usize = 4;
 const PRODUCER_CRC: usize = 60;
 const LEADER: usize = 64;
 const LEADER_CRC: usize = 100;
-
-/// Names one batch of an idempotent producer in one topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProducerStamp {
-    /// The producer. Not all zeros.
-    pub id: ProducerId,
-    /// The producer's session; a higher one fences off a lower one.
-    pub epoch: u32,
-    /// The batch's number within producer, epoch and topic, from 0.
-    pub sequence: u32,
-}
 
 /// What the leader adds to a batch when it appends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -39,7 +39,8 @@ pub use builder::BatchBuilder;
 pub use compression::{Compression, UnknownCompression};
 pub use error::BatchError;
 pub use header::{
-    BATCH_HEADER_BYTES, BATCH_VERSION, BatchHeader, LeaderStamp, ProducerStamp, set_producer,
-    stamp, verify_producer, verify_stored,
+    BATCH_HEADER_BYTES, BATCH_VERSION, BatchHeader, LeaderStamp, set_producer, stamp,
+    verify_producer, verify_stored,
 };
+pub use mesh_ring::command::ProducerStamp;
 pub use records::{Record, Records, records, validate};

@@ -12,17 +12,17 @@ const STEPS: u32 = 17;
 const SEARCHED_BYTES: usize = 24;
 
 /// A stretch of keys that cannot be read.
-pub(super) struct Gap {
+pub(crate) struct Gap {
     /// The last key that was tried and fails. Where keys have a width, no key behind it does.
-    pub(super) last: Vec<u8>,
+    pub(crate) last: Vec<u8>,
     /// A key from where reading goes on: behind `last`, before anything that is readable. `None`: there is nothing.
-    pub(super) resume: Option<Vec<u8>>,
+    pub(crate) resume: Option<Vec<u8>>,
 }
 
 impl Gap {
     /// The gap at `from`, among keys before `end` that have `width` bytes, if they all have the same. `fails` tells
     /// whether a seek to a key fails as one to `from` does.
-    pub(super) fn find(
+    pub(crate) fn find(
         from: &[u8],
         end: &[u8],
         width: Option<usize>,

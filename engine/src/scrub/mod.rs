@@ -21,6 +21,8 @@ use crate::error::{Damage, ReadError};
 use crate::keys::{self, family};
 use crate::read;
 use crate::store::Store;
+pub(crate) use gap::Gap;
+pub(crate) use values::check as check_value;
 use walk::Span;
 
 /// What a scrub has read and found.
@@ -69,7 +71,13 @@ struct Scrub<'a> {
 
 impl Scrub<'_> {
     fn everything(&mut self, partitions: u16) -> ControlFlow<()> {
-        for name in [family::META, family::EXPIRY, family::HINTS] {
+        for name in [
+            family::META,
+            family::EXPIRY,
+            family::HINTS,
+            family::REPLICAS,
+            family::CONTROL,
+        ] {
             self.values(&Span::of_family(name))?;
         }
         for partition in (0..partitions).map(PartitionId) {

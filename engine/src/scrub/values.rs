@@ -5,11 +5,14 @@ use mesh_ring::ids::{Offset, PartitionId, TopicId, TopicKey};
 use mesh_ring::name::{BindingKey, CursorName, TopicName};
 use mesh_ring::producer::ProducerWindow;
 
+use crate::boots::Boots;
 use crate::catalogue::{Extent, TopicMeta};
 use crate::codec::{CodecError, only_u32, only_u64};
+use crate::founding::Founding;
 use crate::identity::Identity;
 use crate::journal::Entry;
 use crate::keys::{self, family, meta};
+use crate::replica::{Record, decode_checkpoint};
 
 pub(super) const WRONG_KEY: &str = "a key that is never written";
 
@@ -22,7 +25,7 @@ pub(super) struct Place {
 }
 
 /// Checks a value of any family but `log` and `merkle` against its codec, and its key against its layout.
-pub(super) fn check(name: &str, key: &[u8], value: &[u8]) -> Result<(), String> {
+pub(crate) fn check(name: &str, key: &[u8], value: &[u8]) -> Result<(), String> {
     match name {
         family::JOURNAL => {
             known(partition_of(key).and_then(|p| keys::parse_journal_key(p, key)))?;
@@ -50,6 +53,7 @@ pub(super) fn check(name: &str, key: &[u8], value: &[u8]) -> Result<(), String> 
             empty(value)
         }
         family::HINTS => known((key.len() == 26).then_some(())),
+        family::REPLICAS => check_replicas(key, value),
         family::META => check_meta(key, value),
         _ => Ok(()),
     }
@@ -57,8 +61,8 @@ pub(super) fn check(name: &str, key: &[u8], value: &[u8]) -> Result<(), String> 
 
 fn check_topics(key: &[u8], value: &[u8]) -> Result<(), String> {
     let partition = known(partition_of(key))?;
-    if key == keys::applied_key(partition) {
-        return done(only_u64(value));
+    if key == keys::checkpoint_key(partition) {
+        return done(decode_checkpoint(value));
     }
     if let Some(name) = key.strip_prefix(&keys::name_prefix(partition)[..]) {
         done(TopicName::new(&text(name)?))?;
@@ -78,11 +82,25 @@ fn check_topics(key: &[u8], value: &[u8]) -> Result<(), String> {
     }
 }
 
+fn check_replicas(key: &[u8], value: &[u8]) -> Result<(), String> {
+    let partition = known(partition_of(key))?;
+    if key == keys::replica_key(partition) {
+        done(Record::decode(value))
+    } else if key == keys::import_key(partition) {
+        Ok(())
+    } else {
+        known(keys::parse_epoch_key(partition, key))?;
+        done(only_u64(value))
+    }
+}
+
 fn check_meta(key: &[u8], value: &[u8]) -> Result<(), String> {
     match key {
         meta::FORMAT | meta::BOOT => done(only_u32(value)),
         meta::MARKER | meta::AGE | meta::CLOCK => done(only_u64(value)),
         meta::IDENTITY => done(Identity::decode(value)),
+        meta::BOOTS => done(Boots::decode(value)),
+        meta::FOUNDING => known(Founding::decode(&text(value)?)).map(drop),
         // A newer version may have left what this one does not know.
         _ => Ok(()),
     }
@@ -155,6 +173,7 @@ pub(super) fn place(name: &str, key: &[u8]) -> Place {
             None => outside("a due time".to_owned()),
         },
         (family::HINTS, _) => outside("a hint".to_owned()),
+        (family::CONTROL, _) => outside(format!("row {} of the control plane", key.escape_ascii())),
         (family::LOG, _) => match (keys::parse_log_key(key), topic_of(key)) {
             (Some((topic, offset)), _) => in_topic(
                 format!("topic {topic} at offset {offset}"),
@@ -195,6 +214,9 @@ pub(super) fn place(name: &str, key: &[u8]) -> Place {
             }
             _ => outside(format!("the catalogue of partition {partition}")),
         },
+        (family::REPLICAS, Some(partition)) => outside(format!(
+            "what is promised as a replica of partition {partition}"
+        )),
         (family::JOURNAL, Some(partition)) => match keys::parse_journal_key(partition, key) {
             Some(index) => outside(format!("entry {index} of partition {partition}'s journal")),
             None => outside(format!("the journal of partition {partition}")),
@@ -223,7 +245,7 @@ mod tests {
         for (name, key, value) in [
             (family::JOURNAL, journal.to_vec(), &b"x"[..]),
             (family::JOURNAL, b"x".to_vec(), b""),
-            (family::TOPICS, keys::applied_key(T.partition), b"short"),
+            (family::TOPICS, keys::checkpoint_key(T.partition), b"short"),
             (family::TOPICS, keys::name_key(T.partition, "t"), b"short"),
             (family::TOPICS, keys::topic_key(T), b"x"),
             (family::TOPICS, keys::extent_key(T), b"x"),
@@ -240,6 +262,13 @@ mod tests {
             (family::EXPIRY, b"x".to_vec(), b""),
             (family::EXPIRY, keys::expiry_key(1, T.partition, b"k"), b"x"),
             (family::HINTS, b"x".to_vec(), b""),
+            (family::REPLICAS, keys::replica_key(T.partition), b"x"),
+            (family::REPLICAS, b"\0\x01\x09".to_vec(), b""),
+            (
+                family::REPLICAS,
+                keys::epoch_key(T.partition, mesh_ring::ids::Epoch(1)),
+                b"x",
+            ),
             (family::META, meta::FORMAT.to_vec(), b"x"),
             (family::META, meta::IDENTITY.to_vec(), b"x"),
             (family::META, meta::CLOCK.to_vec(), b"x"),

@@ -8,7 +8,7 @@ use mesh_ring::limits::BINDING_VALUE_BYTES_MAX;
 use mesh_ring::merkle::{LeafSum, binding_digest, leaf_of};
 
 use super::group::Group;
-use super::state::{State, damaged};
+use super::state::State;
 use super::{BindingWrite, Written};
 use crate::error::{BindingError, ReadError};
 use crate::keys::{self, family};
@@ -139,7 +139,7 @@ fn current(
         Some(None) => Ok(None),
         Some(Some(staged)) => Binding::decode(staged)
             .map(Some)
-            .map_err(|error| damaged("binding", error)),
+            .map_err(|error| read::undecodable("binding", &error)),
         None => read::binding(group.store, partition, key),
     }
 }

@@ -2,13 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use mesh_ring::ids::{Offset, PartitionId, TopicId, TopicKey};
+use bytes::Bytes;
+use mesh_ring::ids::{Offset, PartitionId, TopicKey};
 use mesh_ring::merkle::{LeafId, LeafSum};
 use rocksdb::{ColumnFamily, WriteBatch};
 
 use super::Done;
+use crate::catalogue::{Extent, TopicMeta};
 use crate::error::Stopped;
-use crate::keys::family;
+use crate::keys::{self, family};
+use crate::replica::RECORD_BYTES;
 use crate::space::Shortage;
 use crate::store::Store;
 
@@ -17,8 +20,10 @@ pub(super) struct Group<'a> {
     pub(super) batch: WriteBatch,
     /// Batches for the log and entries for the journal, by key. Put last and in order: what has its neighbour in the
     /// memtable before it is inserted without a search.
-    log: Vec<([u8; 18], Vec<u8>)>,
+    log: Vec<([u8; 18], Bytes)>,
     journal: Vec<([u8; 10], Vec<u8>)>,
+    /// Records of replicas, the last of each.
+    records: HashMap<PartitionId, [u8; RECORD_BYTES]>,
     /// Physical time of the group, unix milliseconds.
     pub(super) now_ms: u64,
     /// Whether there is room for anything but control.
@@ -26,8 +31,10 @@ pub(super) struct Group<'a> {
     pub(super) replies: Vec<Box<dyn Reply>>,
     /// Topics with new records and the next offset of each, in order; a topic may come again, further on.
     pub(super) committed: Vec<(TopicKey, Offset)>,
-    /// Names created (`Some`) or deleted (`None`) in this group.
-    pub(super) names: HashMap<(PartitionId, String), Option<TopicId>>,
+    /// Topics created in this group.
+    pub(super) created: HashMap<TopicKey, TopicMeta>,
+    /// Where topics begin that were created or trimmed in this group.
+    pub(super) extents: HashMap<TopicKey, Extent>,
     /// Topics deleted in this group.
     pub(super) deleted: HashSet<TopicKey>,
     /// Topics trimmed in this group: the first offset that remains, and how many bytes went.
@@ -38,8 +45,17 @@ pub(super) struct Group<'a> {
     pub(super) leaves: HashMap<(PartitionId, LeafId), LeafSum>,
 }
 
+/// What becomes true in memory when a group is durable, before anyone is told of it.
+pub(crate) trait Completion: Send + 'static {
+    /// Makes it so, and adds the topics whose readers are to be told, each with its next offset.
+    fn complete(&mut self, committed: &mut Vec<(TopicKey, Offset)>);
+}
+
 /// An answer that waits for the group to be durable.
 pub(super) trait Reply {
+    /// The group is durable.
+    fn complete(&mut self, _committed: &mut Vec<(TopicKey, Offset)>) {}
+
     /// Sends it; `stopped` where the group did not become durable.
     fn send(self: Box<Self>, stopped: Option<&Stopped>);
 }
@@ -58,6 +74,25 @@ impl<T, E: From<Stopped>> Reply for Pending<T, E> {
     }
 }
 
+struct Completed<C, T> {
+    completion: C,
+    done: Done<T, Stopped>,
+    value: T,
+}
+
+impl<C: Completion, T> Reply for Completed<C, T> {
+    fn complete(&mut self, committed: &mut Vec<(TopicKey, Offset)>) {
+        self.completion.complete(committed);
+    }
+
+    fn send(self: Box<Self>, stopped: Option<&Stopped>) {
+        (self.done)(match stopped {
+            None => Ok(self.value),
+            Some(stopped) => Err(stopped.clone()),
+        });
+    }
+}
+
 impl<'a> Group<'a> {
     /// An empty group that will take about `bytes`.
     pub(super) fn new(
@@ -72,11 +107,13 @@ impl<'a> Group<'a> {
             batch: WriteBatch::with_capacity_bytes(bytes),
             log: Vec::new(),
             journal: Vec::new(),
+            records: HashMap::new(),
             now_ms,
             space,
             replies: Vec::new(),
             committed: Vec::new(),
-            names: HashMap::new(),
+            created: HashMap::new(),
+            extents: HashMap::new(),
             deleted: HashSet::new(),
             trimmed: Vec::new(),
             bindings: HashMap::new(),
@@ -91,6 +128,20 @@ impl<'a> Group<'a> {
         result: Result<T, E>,
     ) {
         self.replies.push(Box::new(Pending { done, result }));
+    }
+
+    /// Keeps the answer until the group is durable and `completion` has been told.
+    pub(super) fn complete<T: 'static>(
+        &mut self,
+        completion: impl Completion,
+        done: Done<T, Stopped>,
+        value: T,
+    ) {
+        self.replies.push(Box::new(Completed {
+            completion,
+            done,
+            value,
+        }));
     }
 
     pub(super) fn family(&self, name: &str) -> &'a ColumnFamily {
@@ -110,7 +161,7 @@ impl<'a> Group<'a> {
     }
 
     /// Puts a record batch into the log when the group is sealed.
-    pub(super) fn put_log(&mut self, key: [u8; 18], batch: Vec<u8>) {
+    pub(super) fn put_log(&mut self, key: [u8; 18], batch: Bytes) {
         self.log.push((key, batch));
     }
 
@@ -119,8 +170,13 @@ impl<'a> Group<'a> {
         self.journal.push((key, entry));
     }
 
-    /// Completes the WriteBatch. Nothing is staged after this.
-    pub(super) fn seal(&mut self) {
+    /// Puts a replica's record when the group is sealed.
+    pub(super) fn put_record(&mut self, partition: PartitionId, record: [u8; RECORD_BYTES]) {
+        self.records.insert(partition, record);
+    }
+
+    /// Puts what waits for the log and the journal now: what follows is to delete some of it.
+    pub(super) fn settle_log(&mut self) {
         let mut log = std::mem::take(&mut self.log);
         log.sort_unstable_by_key(|(key, _)| *key);
         for (key, batch) in log {
@@ -130,6 +186,14 @@ impl<'a> Group<'a> {
         journal.sort_unstable_by_key(|(key, _)| *key);
         for (key, entry) in journal {
             self.put(family::JOURNAL, key, entry);
+        }
+    }
+
+    /// Completes the WriteBatch. Nothing is staged after this.
+    pub(super) fn seal(&mut self) {
+        self.settle_log();
+        for (partition, record) in std::mem::take(&mut self.records) {
+            self.put(family::REPLICAS, keys::replica_key(partition), record);
         }
     }
 

@@ -4,64 +4,39 @@
 //! replies are sent after that. While one group syncs, the next gathers. Staging changes the writer's memory directly,
 //! with no way back: a write that fails stops the store for good, so there is nothing to come back to.
 
-mod append;
+mod apply;
 mod binding;
-mod checkpoint;
 mod group;
+mod journal;
 mod queue;
+mod replace;
 mod state;
-mod topic;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_ring::hlc::Hlc;
-use mesh_ring::ids::{NodeId, Offset, PartitionId, ProducerId, TopicId, TopicKey};
-use mesh_ring::name::{CursorName, TopicName};
+use mesh_ring::ids::{NodeId, Offset, PartitionId, TopicKey};
 use mesh_ring::version::{Dot, VersionVector};
 use rocksdb::WriteBatch;
 
-use crate::catalogue::{TopicConfig, TopicMeta};
-use crate::error::{AppendError, BindingError, Stopped, TopicError};
-use crate::keys::{family, meta};
+use crate::error::{BindingError, ReadError, Stopped, TopicError};
+use crate::keys::{self, family, meta};
 use crate::options::Options;
 use crate::reclaim::Garbage;
+use crate::replica::{CheckpointOp, CommitOp, PersistOp, Record, Slots};
+use crate::rows::RowChange;
 use crate::space::Space;
 use crate::store::Store;
-pub use checkpoint::JOURNAL_BYTES_MAX;
+use crate::transfer::ReplaceOp;
+pub(crate) use group::Completion;
 use group::Group;
 pub use queue::QUEUE_BYTES_MAX;
 pub(crate) use queue::Queue;
 use queue::Taken;
-pub(crate) use state::load_tail;
-pub(crate) use topic::cursor;
 
 /// How an answer reaches whoever asked.
 pub(crate) type Done<T, E> = Box<dyn FnOnce(Result<T, E>) + Send>;
-
-/// An append, ready to be ordered.
-#[derive(Debug, Clone)]
-pub struct Append {
-    /// The topic.
-    pub topic: TopicKey,
-    /// A batch as [`crate::batch::BatchBuilder::finish`] makes it.
-    pub batch: Vec<u8>,
-    /// Refuse unless the topic's next offset is this.
-    pub expected: Option<Offset>,
-}
-
-/// A durable append.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appended {
-    /// Offset of the batch's first record.
-    pub first: Offset,
-    /// Offset of its last record.
-    pub last: Offset,
-    /// Epoch in which it was acknowledged.
-    pub epoch: mesh_ring::ids::Epoch,
-    /// Whether it had been appended before, and this is the answer to a retry.
-    pub duplicate: bool,
-}
 
 /// A change of a binding.
 #[derive(Debug, Clone)]
@@ -89,28 +64,14 @@ pub struct Written {
 
 /// What the writer can be asked.
 pub(crate) enum Op {
-    Append(Append, Done<Appended, AppendError>),
+    /// Entries and promises of a replica.
+    Persist(Box<PersistOp>, Done<(), Stopped>),
+    /// Entries that are committed.
+    Commit(Box<CommitOp>),
+    Checkpoint(Box<CheckpointOp>),
+    /// All rows of a partition, or some of a copy of it.
+    Replace(Box<ReplaceOp>),
     Write(BindingWrite, Done<Written, BindingError>),
-    CreateTopic {
-        name: TopicName,
-        config: TopicConfig,
-        done: Done<TopicMeta, TopicError>,
-    },
-    DeleteTopic {
-        topic: TopicKey,
-        done: Done<(), TopicError>,
-    },
-    Trim {
-        topic: TopicKey,
-        first: Offset,
-        done: Done<Offset, TopicError>,
-    },
-    CommitCursor {
-        topic: TopicKey,
-        name: CursorName,
-        next: Offset,
-        done: Done<(), TopicError>,
-    },
     /// A binding whose time has come, as of `now_ms`: expire its values, collect its tombstones.
     Sweep {
         now_ms: u64,
@@ -119,12 +80,10 @@ pub(crate) enum Op {
         key: Vec<u8>,
         done: Done<bool, BindingError>,
     },
-    /// A producer that has been quiet for longer than windows are kept.
-    ExpireProducer {
-        topic: TopicKey,
-        producer: ProducerId,
-        before_ms: u64,
-        done: Done<bool, TopicError>,
+    /// Rows of the control plane, all or none.
+    Rows {
+        changes: Vec<RowChange>,
+        done: Done<(), Stopped>,
     },
     /// Ages are judged by this time from now on, also after a restart.
     JudgeAges {
@@ -143,8 +102,10 @@ impl Op {
     fn staged_bytes(&self) -> usize {
         const KEYS_BYTES: usize = 160;
         match self {
-            Op::Append(append, _) => append.batch.len() + KEYS_BYTES,
+            Op::Persist(op, _) => op.bytes(),
+            Op::Replace(op) => op.bytes(),
             Op::Write(write, _) => write.value.as_ref().map_or(0, Bytes::len) + 2 * KEYS_BYTES,
+            Op::Rows { changes, .. } => changes.iter().map(RowChange::bytes).sum(),
             _ => KEYS_BYTES,
         }
     }
@@ -152,16 +113,16 @@ impl Op {
     /// Tells whoever asked that the store stopped.
     pub(crate) fn refuse(self, stopped: &Stopped) {
         match self {
-            Op::Append(_, done) => done(Err(stopped.clone().into())),
+            Op::Persist(_, done) => done(Err(stopped.clone())),
+            Op::Commit(op) => (op.done)(Err(stopped.clone())),
+            Op::Checkpoint(op) => (op.done)(Err(stopped.clone())),
+            Op::Replace(op) => (op.done)(Err(stopped.clone())),
+            Op::Rows { done, .. } => done(Err(stopped.clone())),
             Op::Write(_, done) => done(Err(stopped.clone().into())),
-            Op::CreateTopic { done, .. } => done(Err(stopped.clone().into())),
-            Op::DeleteTopic { done, .. }
-            | Op::CommitCursor { done, .. }
-            | Op::JudgeAges { done, .. }
-            | Op::Reclaimed { done, .. } => done(Err(stopped.clone().into())),
-            Op::Trim { done, .. } => done(Err(stopped.clone().into())),
+            Op::JudgeAges { done, .. } | Op::Reclaimed { done, .. } => {
+                done(Err(stopped.clone().into()));
+            }
             Op::Sweep { done, .. } => done(Err(stopped.clone().into())),
-            Op::ExpireProducer { done, .. } => done(Err(stopped.clone().into())),
         }
     }
 }
@@ -170,6 +131,7 @@ impl Op {
 pub(crate) struct Writer {
     store: Arc<Store>,
     queue: Arc<Queue>,
+    slots: Arc<Slots>,
     options: Options,
     space: Space,
     garbage: Arc<Garbage>,
@@ -183,14 +145,13 @@ pub(crate) struct Run {
     pub(crate) boot: u32,
     pub(crate) partitions: u16,
     pub(crate) clock_bound: Hlc,
-    /// Time by which ages were judged last, in any run.
-    pub(crate) age_ms: u64,
 }
 
 impl Writer {
     pub(crate) fn new(
         store: Arc<Store>,
         queue: Arc<Queue>,
+        slots: Arc<Slots>,
         options: Options,
         space: Space,
         garbage: Arc<Garbage>,
@@ -199,6 +160,7 @@ impl Writer {
         Writer {
             store,
             queue,
+            slots,
             options,
             space,
             garbage,
@@ -221,10 +183,13 @@ impl Writer {
                 }
                 Taken::Idle => {
                     unmarked = false;
-                    self.mark().map_err(|error| self.stop(&error, Vec::new()))?;
+                    self.mark()
+                        .map_err(|error| self.stop(failed(&error), Vec::new()))?;
                 }
                 Taken::Closed => {
-                    return self.close().map_err(|error| self.stop(&error, Vec::new()));
+                    return self
+                        .close()
+                        .map_err(|error| self.stop(failed(&error), Vec::new()));
                 }
             }
         }
@@ -233,19 +198,24 @@ impl Writer {
     /// Stages, syncs and answers one group.
     fn commit(&mut self, ops: Vec<Op>) -> Result<(), Stopped> {
         let store = Arc::clone(&self.store);
-        self.state.forget_idle();
         let bytes = ops.iter().map(Op::staged_bytes).sum();
         let mut group = Group::new(&store, bytes, (self.options.clock)(), self.space.check());
-        for op in ops {
-            self.stage(&mut group, op);
+        let mut ops = ops.into_iter();
+        while let Some(op) = ops.next() {
+            if let Err(error) = self.stage(&mut group, op) {
+                // What is committed can be neither applied nor passed over.
+                let cause = format!("what is committed cannot be applied: {error}");
+                let stopped = self.stop(cause, group.replies);
+                ops.for_each(|op| op.refuse(&stopped));
+                return Err(stopped);
+            }
         }
         self.state.bound_clock(&mut group);
-        self.checkpoint_if_due(&mut group);
         group.seal();
         let Group {
             batch,
-            replies,
-            committed,
+            mut replies,
+            mut committed,
             deleted,
             trimmed,
             ..
@@ -253,9 +223,12 @@ impl Writer {
         if !batch.is_empty()
             && let Err(error) = store.write_synced(batch)
         {
-            return Err(self.stop(&error, replies));
+            return Err(self.stop(failed(&error), replies));
         }
         self.garbage.note(&trimmed, !deleted.is_empty());
+        for reply in &mut replies {
+            reply.complete(&mut committed);
+        }
         if let (Some(on_committed), false) = (&self.options.on_committed, committed.is_empty()) {
             on_committed(&committed);
         }
@@ -263,37 +236,18 @@ impl Writer {
         Ok(())
     }
 
-    fn stage(&mut self, group: &mut Group<'_>, op: Op) {
+    /// # Errors
+    /// What is committed cannot be applied; all else is answered to whoever asked.
+    fn stage(&mut self, group: &mut Group<'_>, op: Op) -> Result<(), ReadError> {
         match op {
-            Op::Append(append, done) => {
-                let result = self.state.append(group, append);
-                group.reply(done, result);
-            }
+            Op::Persist(op, done) => group.persist(*op, done)?,
+            Op::Commit(op) => group.commit(*op)?,
+            Op::Checkpoint(op) => group.checkpoint(*op),
+            Op::Replace(op) => group.replace(*op)?,
             Op::Write(write, done) => {
                 let result = self
                     .state
                     .write(group, write, self.options.tombstone_age_ms);
-                group.reply(done, result);
-            }
-            Op::CreateTopic { name, config, done } => {
-                let result = self.state.create_topic(group, name, config);
-                group.reply(done, result);
-            }
-            Op::DeleteTopic { topic, done } => {
-                let result = self.state.delete_topic(group, topic);
-                group.reply(done, result);
-            }
-            Op::Trim { topic, first, done } => {
-                let result = self.state.trim(group, topic, first);
-                group.reply(done, result);
-            }
-            Op::CommitCursor {
-                topic,
-                name,
-                next,
-                done,
-            } => {
-                let result = self.state.commit_cursor(group, topic, &name, next);
                 group.reply(done, result);
             }
             Op::Sweep {
@@ -313,26 +267,22 @@ impl Writer {
                 );
                 group.reply(done, result);
             }
-            Op::ExpireProducer {
-                topic,
-                producer,
-                before_ms,
-                done,
-            } => {
-                let result = self
-                    .state
-                    .expire_producer(group, topic, producer, before_ms);
-                group.reply(done, result);
+            Op::Rows { changes, done } => {
+                for change in changes {
+                    change.stage(&mut group.batch, group.store.family(family::CONTROL));
+                }
+                group.reply(done, Ok(()));
             }
             Op::JudgeAges { now_ms, done } => {
-                self.state.judge_ages(group, now_ms);
+                group.put(family::META, meta::AGE, now_ms.to_be_bytes());
                 group.reply(done, Ok(()));
             }
             Op::Reclaimed { topics, done } => {
-                let result = self.state.reclaimed(group, &topics);
+                let result = group.reclaimed(&topics).map_err(TopicError::Read);
                 group.reply(done, result);
             }
         }
+        Ok(())
     }
 
     /// Puts a record behind the last group. Synced like every other: the next group must not begin before it is whole.
@@ -347,21 +297,29 @@ impl Writer {
         self.store.write_synced(batch)
     }
 
-    /// Writes what only memory has, so that the next open replays nothing.
+    /// Writes what only memory has (how far journals are committed), and all memtables, so that the next open replays
+    /// nothing.
     fn close(&mut self) -> Result<(), rocksdb::Error> {
-        let store = Arc::clone(&self.store);
-        let mut group = Group::new(&store, 0, (self.options.clock)(), Ok(()));
-        self.state.checkpoint(&mut group);
-        group.seal();
-        store.write_synced(group.batch)?;
-        store.flush_all()
+        let mut batch = WriteBatch::default();
+        self.slots.for_each(|partition, journal| {
+            if journal.record == Record::default() {
+                return;
+            }
+            batch.put_cf(
+                self.store.family(family::REPLICAS),
+                keys::replica_key(partition),
+                journal.record.encode(),
+            );
+        });
+        if !batch.is_empty() {
+            self.store.write_synced(batch)?;
+        }
+        self.store.flush_all()
     }
 
     /// Stops the store for good: tells the owner first, then everyone who waits.
-    fn stop(&self, error: &rocksdb::Error, replies: Vec<Box<dyn group::Reply>>) -> Stopped {
-        let stopped = Stopped {
-            cause: format!("a write to the log failed: {error}"),
-        };
+    fn stop(&self, cause: String, replies: Vec<Box<dyn group::Reply>>) -> Stopped {
+        let stopped = Stopped { cause };
         tracing::error!(cause = stopped.cause, "the store has stopped");
         let queued = self.queue.stop(&stopped);
         if let Some(on_stopped) = &self.options.on_stopped {
@@ -377,5 +335,6 @@ impl Writer {
     }
 }
 
-/// Names a producer's window in one partition.
-type WindowKey = (TopicId, ProducerId);
+fn failed(error: &rocksdb::Error) -> String {
+    format!("a write to the log failed: {error}")
+}

@@ -56,7 +56,40 @@ impl Queue {
 
     /// Queues `op`, which weighs `bytes`; waits while the queue is full. A stopped store refuses it.
     pub(crate) fn push(&self, op: Op, bytes: usize) {
+        let mut state = self.room_for(self.lock(), bytes);
+        if let Some(stopped) = state.refusal() {
+            drop(state);
+            return op.refuse(&stopped);
+        }
+        state.bytes += bytes;
+        state.bulk.push_back((op, bytes));
+        self.wake(state);
+    }
+
+    /// Waits until an op of `bytes` would not wait in [`Queue::push`].
+    pub(crate) fn wait_for_room(&self, bytes: usize) {
+        let state = self.lock();
+        drop(self.room_for(state, bytes));
+    }
+
+    /// Queues `op` behind all bulk, whatever the bound: whoever calls has waited for room, or bounds what it has under way.
+    pub(crate) fn push_reserved(&self, op: Op, bytes: usize) {
         let mut state = self.lock();
+        if let Some(stopped) = state.refusal() {
+            drop(state);
+            return op.refuse(&stopped);
+        }
+        state.bytes += bytes;
+        state.bulk.push_back((op, bytes));
+        self.wake(state);
+    }
+
+    /// Waits until the queue has room for `bytes`, or takes nothing any more.
+    fn room_for<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        bytes: usize,
+    ) -> MutexGuard<'a, State> {
         while state.bytes > 0 && state.bytes + bytes > QUEUE_BYTES_MAX && state.refusal().is_none()
         {
             state.pushers_wait += 1;
@@ -66,13 +99,7 @@ impl Queue {
                 .unwrap_or_else(PoisonError::into_inner);
             state.pushers_wait -= 1;
         }
-        if let Some(stopped) = state.refusal() {
-            drop(state);
-            return op.refuse(&stopped);
-        }
-        state.bytes += bytes;
-        state.bulk.push_back((op, bytes));
-        self.wake(state);
+        state
     }
 
     /// Queues `op` ahead of all bulk, whatever the bound.

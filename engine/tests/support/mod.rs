@@ -5,13 +5,19 @@
     reason = "each test binary uses a part of it, and fails by panicking"
 )]
 
+pub(crate) mod damage;
+pub(crate) mod journal;
+
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mesh_engine::batch::{BatchBuilder, Compression, ProducerStamp, Record, records};
-use mesh_engine::{Append, AppendError, Appended, Engine, Identity, Options, TopicConfig, prepare};
+use mesh_engine::{
+    Append, AppendError, Appended, Engine, Identity, Options, Solo, TopicConfig, prepare,
+};
 use mesh_ring::ids::{ClusterId, NodeId, Offset, ProducerId, TopicKey};
 use mesh_ring::name::TopicName;
 use tempfile::TempDir;
@@ -52,8 +58,21 @@ impl Bench {
         }
     }
 
-    pub(crate) fn open(&self) -> Engine {
+    /// A store that nobody drives but the test.
+    pub(crate) fn open_engine(&self) -> Engine {
         Engine::open(self.data(), self.options()).unwrap()
+    }
+
+    pub(crate) fn open_engine_at(&self, data: &Path) -> Engine {
+        Engine::open(data, self.options()).unwrap()
+    }
+
+    pub(crate) fn open(&self) -> Solo {
+        Solo::open(self.data(), self.options()).unwrap()
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.load(Ordering::Relaxed)
     }
 
     pub(crate) fn advance(&self, ms: u64) {
@@ -68,9 +87,20 @@ impl Bench {
         to
     }
 
-    pub(crate) fn open_at(&self, data: &Path) -> Engine {
-        Engine::open(data, self.options()).unwrap()
+    pub(crate) fn open_at(&self, data: &Path) -> Solo {
+        Solo::open(data, self.options()).unwrap()
     }
+}
+
+/// The newest write-ahead log file.
+pub(crate) fn newest_log(data: &Path) -> PathBuf {
+    let mut logs: Vec<PathBuf> = fs::read_dir(data.join("db"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    logs.sort();
+    logs.pop().unwrap()
 }
 
 pub(crate) fn identity() -> Identity {
@@ -82,24 +112,37 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
+/// Copies a directory of which RocksDB may be removing obsolete files: begins anew when one is gone.
 pub(crate) fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
+    for _ in 0..100 {
+        match try_copy_dir(from, to) {
+            Ok(()) => return,
+            Err(error) if error.kind() == ErrorKind::NotFound => fs::remove_dir_all(to).unwrap(),
+            Err(error) => panic!("{}: {error}", from.display()),
         }
     }
+    panic!("{} does not come to rest", from.display());
 }
 
-pub(crate) fn create(engine: &Engine, name: &str) -> TopicKey {
+fn try_copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            try_copy_dir(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn create(engine: &Solo, name: &str) -> TopicKey {
     create_with(engine, name, TopicConfig::default())
 }
 
-pub(crate) fn create_with(engine: &Engine, name: &str, config: TopicConfig) -> TopicKey {
+pub(crate) fn create_with(engine: &Solo, name: &str, config: TopicConfig) -> TopicKey {
     engine
         .create_topic(&TopicName::new(name).unwrap(), config)
         .unwrap()
@@ -148,7 +191,7 @@ pub(crate) fn noise_batch(seed: u64, count: usize, bytes: usize) -> Vec<u8> {
 }
 
 pub(crate) fn append(
-    engine: &Engine,
+    engine: &Solo,
     topic: TopicKey,
     values: &[&str],
 ) -> Result<Appended, AppendError> {

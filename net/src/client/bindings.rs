@@ -104,7 +104,7 @@ impl Client {
         };
         let answer = self
             .0
-            .link
+            .links
             .ask(doing, Repeat::Unsafe, request::Kind::Put(put), value)
             .await?;
         match answer.one()? {

@@ -120,7 +120,10 @@ impl From<proto::Error> for ClientError {
             | ErrorCode::Stopping
             | ErrorCode::Stopped
             | ErrorCode::NotEnoughReplicas
-            | ErrorCode::NotLeader => Self::Unavailable(message),
+            | ErrorCode::NotLeader
+            | ErrorCode::NotReplica
+            | ErrorCode::Unavailable
+            | ErrorCode::WrongNode => Self::Unavailable(message),
             ErrorCode::Unspecified
             | ErrorCode::Malformed
             | ErrorCode::UnsupportedVersion
@@ -160,7 +163,7 @@ impl From<EndpointError> for ClientError {
 }
 
 /// Why an attempt at a request ended without an answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Lost {
     /// The connection went; another may serve.
     Connection(String),

@@ -1,18 +1,25 @@
 //! The client: everything that a program does with a cluster.
 //!
-//! A [`Client`] holds one connection and dials it anew by itself. Every request ends within the configured timeout,
-//! retries included; a retry never appends twice.
+//! A [`Client`] begins at one node and learns the others from it: appends go straight to the leaders, tails to any
+//! replica, everything else to whoever answers. Nodes that die, stop or hand over are left by themselves. Every request
+//! ends within the configured timeout, retries included; a retry never appends twice.
 //!
 //! - [`Client`]: bindings, topics and facts, a request each;
 //! - [`Producer`]: records into topics; concurrent calls share batches by themselves;
 //! - [`Tail`]: records out of a topic, resuming by itself.
 
+mod back_off;
 mod bindings;
+mod cluster;
 mod config;
 mod error;
 mod facts;
+mod line;
 mod link;
+mod links;
 mod producer;
+mod routes;
+mod sockets;
 mod tail;
 mod topics;
 mod unary;
@@ -21,37 +28,44 @@ use std::sync::Arc;
 
 pub use bindings::{Got, GotValue, WriteAck, WriteOptions};
 use bytes::Bytes;
+pub use cluster::{
+    ClusterChange, ClusterView, CopyStatus, FollowerLag, NodeState, NodeStatus, NodeView,
+    PartitionView, TopicHash, TransferStatus,
+};
 pub use config::{ClientConfig, ConfigError, INFLIGHT_BYTES_MAX_DEFAULT, TIMEOUT_DEFAULT};
 pub use error::ClientError;
 pub use facts::{FamilyUsage, NodeInfo};
-use link::Link;
+use links::Links;
 pub use mesh_engine::TopicConfig;
 pub use mesh_engine::batch::{Compression, Record};
 use mesh_ring::limits::LIST_PAGE_MAX;
 use producer::Inflight;
 pub use producer::{Producer, ProducerOptions, Published};
 pub use tail::{Start, Tail, TailBatch, TailOptions, TailRecord};
-use tokio::time::Instant;
 pub use topics::TopicDescription;
 use unary::{Answer, Repeat, pieces};
 
 use crate::tasks::TaskSet;
 use crate::wire::proto::{reply, request};
 
-/// A connection to a cluster. Cheap to clone; all clones share it.
+/// A connection to a cluster. Cheap to clone; all clones share its connections to the nodes.
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    link: Arc<Link>,
+    links: Arc<Links>,
     inflight: Arc<Inflight>,
+    /// The tasks of producers, which end when they have nothing left.
+    producers: TaskSet,
+    /// Those of connections, which do not.
     tasks: TaskSet,
     id: Bytes,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.producers.abort();
         self.tasks.abort();
     }
 }
@@ -63,12 +77,17 @@ impl Client {
     /// [`ClientError::Unavailable`] where none does within the timeout; [`ClientError::Refused`] where the identity is
     /// not accepted or cannot be read.
     pub async fn connect(config: ClientConfig) -> Result<Self, ClientError> {
-        let link = Arc::new(Link::new(&config)?);
-        link.connection(Instant::now() + config.timeout).await?;
+        let tasks = TaskSet::default();
+        let links = Arc::new(Links::new(&config, tasks.clone())?);
+        if let Err(error) = links.connect().await {
+            tasks.abort();
+            return Err(error);
+        }
         Ok(Self(Arc::new(Inner {
-            link,
+            links,
             inflight: Arc::new(Inflight::new(config.inflight_bytes_max, config.timeout)),
-            tasks: TaskSet::default(),
+            producers: TaskSet::default(),
+            tasks,
             id: producer::random_id()?,
         })))
     }
@@ -80,19 +99,19 @@ impl Client {
 
     /// Reads a topic. Nothing is asked before the first [`Tail::next`].
     pub fn tail(&self, topic: &str, options: TailOptions) -> Tail {
-        Tail::new(self.0.link.clone(), topic, options)
+        Tail::new(self.0.links.clone(), topic, options)
     }
 
     /// Ends the client: what producers still have is refused as unavailable, and the node is told.
     pub async fn close(self) {
         self.0.inflight.close();
-        self.0.tasks.join().await;
-        self.0.link.close().await;
+        self.0.producers.join().await;
+        self.0.links.close().await;
     }
 
     async fn ask_safe(&self, doing: &str, kind: request::Kind) -> Result<Answer, ClientError> {
         self.0
-            .link
+            .links
             .ask(doing, Repeat::Safe, kind, Bytes::new())
             .await
     }

@@ -61,7 +61,7 @@ impl Client {
         };
         let answer = self
             .0
-            .link
+            .links
             .ask(
                 "create topic",
                 repeat,
@@ -96,7 +96,7 @@ impl Client {
         let delete = request::Kind::DeleteTopic(proto::DeleteTopic { name });
         done(
             self.0
-                .link
+                .links
                 .ask("delete topic", Repeat::Unsafe, delete, Bytes::new())
                 .await?,
         )

@@ -1,12 +1,20 @@
-//! One question, one answer: a stream of its own for each request.
+//! One question, one answer: a stream of its own for each request, at the node that knows best or the next one.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
 use quinn::Connection;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    select,
+    time::{Instant, sleep, timeout_at},
+};
 
 use super::{
+    back_off::{Attempt, BackOff, first_to_succeed},
     error::{ClientError, Lost},
-    link::{BackOff, Link},
+    line::Line,
+    link::Link,
+    links::Links,
 };
 use crate::{
     quic::STREAM_GIVEN_UP,
@@ -15,6 +23,15 @@ use crate::{
         proto::{self, ErrorCode, Reply, Request, reply, request},
     },
 };
+
+/// A request that changes nothing is put to another node beside one that takes longer than this.
+const ASK_NEXT_AFTER: Duration = Duration::from_millis(400);
+/// Most nodes that are asked the same at a time.
+const BESIDE_MAX: usize = 3;
+/// After so long all nodes are asked anew, as the cluster may have changed; doubled each time.
+const ROUND_MIN: Duration = Duration::from_secs(2);
+/// How much longer a request that cannot be repeated waits for a node that is silent.
+const SILENCE_BORNE: Duration = Duration::from_millis(1_500);
 
 /// Whether a request whose answer was lost may be sent again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,16 +42,89 @@ pub(super) enum Repeat {
     Unsafe,
 }
 
-/// What an attempt came to.
-enum Attempt<T> {
-    Done(T),
-    /// Not done, and the node may be gone soon.
-    Stopping(ClientError),
+/// What one attempt came to.
+pub(super) enum Outcome {
+    Answered(Answer),
+    /// The node's word on it.
+    Refused(proto::Error),
     Lost(Lost),
 }
 
-impl Link {
-    /// Asks, and asks again where the connection is lost and that is safe, until the timeout.
+/// Why an attempt is to be followed by another.
+enum Again {
+    /// Not done: it was not sent, or the node said so.
+    NotDone(ClientError),
+    /// May have been done.
+    Unknown(ClientError),
+}
+
+/// Which nodes are asked.
+enum Aim {
+    /// Those of the configuration and no other: what is asked is about that node.
+    Here,
+    /// Whichever answers.
+    Any,
+    /// Best the one that leads the partition of this name.
+    About(Bytes),
+}
+
+impl Aim {
+    fn of(kind: &request::Kind) -> Self {
+        use request::Kind;
+        let name = |name: &str| Self::About(Bytes::copy_from_slice(name.as_bytes()));
+        match kind {
+            Kind::Info(_) | Kind::Storage(_) | Kind::NodeStatus(_) | Kind::HashTopic(_) => {
+                Self::Here
+            }
+            Kind::Put(put) => Self::About(put.key.clone()),
+            Kind::Get(get) => Self::About(get.key.clone()),
+            Kind::CreateTopic(create) => name(&create.name),
+            Kind::DescribeTopic(describe) => name(&describe.name),
+            Kind::DeleteTopic(delete) => name(&delete.name),
+            Kind::TrimTopic(trim) => name(&trim.name),
+            Kind::CommitCursor(commit) => name(&commit.topic),
+            _ => Self::Any,
+        }
+    }
+}
+
+/// Whether it changes nothing, so that it may be put to two nodes at once. Of two changes, one that nobody waits for any
+/// more could come after a later one.
+fn is_read(kind: &request::Kind) -> bool {
+    use request::Kind;
+    matches!(
+        kind,
+        Kind::Get(_)
+            | Kind::List(_)
+            | Kind::DescribeTopic(_)
+            | Kind::ListTopics(_)
+            | Kind::Info(_)
+            | Kind::Storage(_)
+            | Kind::Map(_)
+            | Kind::NodeStatus(_)
+            | Kind::HashTopic(_)
+    )
+}
+
+/// Whether the node has not done it, and it or another one may later.
+fn may_pass(kind: &request::Kind, code: ErrorCode) -> bool {
+    use request::Kind;
+    match code {
+        ErrorCode::Stopping
+        | ErrorCode::NotLeader
+        | ErrorCode::NotReplica
+        | ErrorCode::WrongNode
+        | ErrorCode::Unavailable => true,
+        // How many replicas a binding asks for is the caller's choice, and the answer tells whether it can be had.
+        ErrorCode::NotEnoughReplicas => {
+            !matches!(kind, Kind::Put(_) | Kind::Get(_) | Kind::List(_))
+        }
+        _ => false,
+    }
+}
+
+impl Links {
+    /// Asks, and asks again, also elsewhere, where the connection is lost and that is safe, until the timeout.
     pub(super) async fn ask(
         &self,
         doing: &str,
@@ -43,39 +133,192 @@ impl Link {
         body: Bytes,
     ) -> Result<Answer, ClientError> {
         let deadline = Instant::now() + self.timeout;
-        let request = Request::new(kind);
+        let (aim, is_read) = (Aim::of(&kind), is_read(&kind));
+        let question = Question {
+            doing,
+            repeat,
+            request: Request::new(kind),
+            body,
+            deadline,
+        };
+        if let Aim::About(_) = aim {
+            // Without a map any node will do, and says itself what is wrong.
+            let _ = self.learn(deadline).await;
+        }
         let mut back_off = BackOff::new();
+        let mut round_max = ROUND_MIN;
         loop {
-            let connection = self.connection(deadline).await?;
-            let late = || {
-                let known = if repeat == Repeat::Safe {
-                    ""
-                } else {
-                    "; it may have been done"
-                };
-                ClientError::Unavailable(format!("{doing}: no answer within the timeout{known}"))
+            let began = Instant::now();
+            let links = self.aimed(&aim);
+            let round = async {
+                match is_read {
+                    true => self.ask_beside(&question, &links).await,
+                    false => self.ask_once(&question, &links).await,
+                }
             };
-            match timeout_at(deadline, attempt(&connection, &request, body.clone()))
-                .await
-                .map_err(|_| late())?
-            {
-                Attempt::Done(answer) => return answer,
-                Attempt::Stopping(error) if Instant::now() >= deadline => return Err(error),
-                Attempt::Lost(Lost::Connection(cause)) if repeat == Repeat::Unsafe => {
-                    return Err(ClientError::Unavailable(format!(
-                        "{doing}: {cause}; it may have been done"
-                    )));
-                }
-                Attempt::Lost(lost @ Lost::Connection(_)) if Instant::now() >= deadline => {
-                    return Err(lost.into_error(doing));
-                }
-                Attempt::Stopping(_) | Attempt::Lost(Lost::Connection(_)) => {
-                    // A node that stops keeps the connection a while; the next attempt is to go to another one.
-                    self.forget(&connection);
-                    back_off.pause(deadline).await;
-                }
-                Attempt::Lost(lost) => return Err(lost.into_error(doing)),
+            // A round that takes long may wait for nodes that wait for a dead one; where there is no other, it goes on.
+            let round_deadline = match (is_read, links.len()) {
+                (true, 2..) => deadline.min(began + round_max),
+                _ => deadline,
+            };
+            round_max *= 2;
+            let again = match timeout_at(round_deadline, round).await {
+                Ok(Ok(result)) => return result,
+                Ok(Err(again)) => again,
+                Err(_) => Again::Unknown(question.late()),
+            };
+            let error = match again {
+                Again::Unknown(error) if repeat == Repeat::Unsafe => return Err(error),
+                Again::Unknown(error) | Again::NotDone(error) => error,
+            };
+            back_off.pause(deadline).await;
+            if Instant::now() >= deadline {
+                return Err(error);
             }
+            if let Aim::About(_) = aim {
+                let _ = self.refresh(None, Some(began), deadline).await;
+            }
+        }
+    }
+
+    /// The nodes to ask, best first.
+    fn aimed(&self, aim: &Aim) -> Vec<Arc<Link>> {
+        match aim {
+            Aim::Here => self.contacts(),
+            Aim::Any => self.all(None),
+            Aim::About(name) => {
+                let routes = self.routes();
+                let first = routes.leader(name).into_iter();
+                let best = first.chain(routes.replicas(name)).cloned();
+                let rest = self.all(None);
+                self.each_once(best.chain(rest.iter().map(|link| link.address().clone())))
+            }
+        }
+    }
+
+    /// Asks one node after the other, the next beside one that takes long.
+    async fn ask_beside(
+        &self,
+        question: &Question<'_>,
+        links: &[Arc<Link>],
+    ) -> Result<Result<Answer, ClientError>, Again> {
+        let attempts: VecDeque<Attempt<'_, _, Again>> = links
+            .iter()
+            .take(BESIDE_MAX)
+            .map(|link| -> Attempt<'_, _, Again> {
+                Box::pin(async move {
+                    match link.line(question.deadline).await {
+                        Ok(line) => question.put_to(link, &line, links.len() > 1).await,
+                        Err(Lost::Connection(cause)) => Err(question.unreached(cause)),
+                        Err(lost) => Ok(Err(lost.into_error(question.doing))),
+                    }
+                })
+            })
+            .collect();
+        match first_to_succeed(ASK_NEXT_AFTER, attempts).await {
+            Ok(result) => Ok(result),
+            Err(again) => {
+                Err(again.unwrap_or_else(|| question.unreached("no node is known".into())))
+            }
+        }
+    }
+
+    /// Asks the first node that can be reached, and no other.
+    async fn ask_once(
+        &self,
+        question: &Question<'_>,
+        links: &[Arc<Link>],
+    ) -> Result<Result<Answer, ClientError>, Again> {
+        let line = match self.first_line(links, question.deadline).await {
+            Ok(line) => line,
+            Err(Lost::Connection(cause)) => return Err(question.unreached(cause)),
+            Err(lost) => return Ok(Err(lost.into_error(question.doing))),
+        };
+        let link = self.link(line.address());
+        question.put_to(&link, &line, links.len() > 1).await
+    }
+}
+
+/// A request, and what is the same for all attempts at it.
+struct Question<'a> {
+    doing: &'a str,
+    repeat: Repeat,
+    request: Request,
+    body: Bytes,
+    deadline: Instant,
+}
+
+impl Question<'_> {
+    /// One attempt on one line.
+    async fn put_to(
+        &self,
+        link: &Link,
+        line: &Line,
+        has_others: bool,
+    ) -> Result<Result<Answer, ClientError>, Again> {
+        let _waiting = line.ask();
+        let silent = async {
+            line.silent().await;
+            if self.repeat == Repeat::Unsafe {
+                // Nobody else can be asked instead.
+                sleep(SILENCE_BORNE).await;
+            }
+        };
+        let outcome = select! {
+            outcome = timeout_at(self.deadline, attempt(line.connection(), &self.request, self.body.clone())) => outcome,
+            () = silent, if has_others => {
+                link.forget(line);
+                let cause = format!("{} has gone silent", line.address());
+                return Err(Again::Unknown(self.lost(cause)));
+            }
+        };
+        match outcome {
+            Ok(Outcome::Answered(answer)) => Ok(Ok(answer)),
+            Ok(Outcome::Refused(error)) => {
+                let code = error.code();
+                let passes = self
+                    .request
+                    .kind
+                    .as_ref()
+                    .is_some_and(|kind| may_pass(kind, code));
+                if !passes {
+                    return Ok(Err(error.into()));
+                }
+                if code == ErrorCode::Stopping {
+                    // A node that stops keeps the connection a while; the next attempt is to go to another one.
+                    link.forget(line);
+                }
+                Err(Again::NotDone(error.into()))
+            }
+            Ok(Outcome::Lost(Lost::Connection(cause))) => {
+                link.forget(line);
+                Err(Again::Unknown(self.lost(cause)))
+            }
+            Ok(Outcome::Lost(lost)) => Ok(Err(lost.into_error(self.doing))),
+            Err(_) => Err(Again::Unknown(self.late())),
+        }
+    }
+
+    fn unreached(&self, cause: String) -> Again {
+        Again::NotDone(ClientError::Unavailable(format!("{}: {cause}", self.doing)))
+    }
+
+    fn lost(&self, cause: String) -> ClientError {
+        ClientError::Unavailable(format!("{}: {cause}{}", self.doing, self.known()))
+    }
+
+    fn late(&self) -> ClientError {
+        ClientError::Unavailable(format!(
+            "{}: no answer within the timeout{}",
+            self.doing,
+            self.known()
+        ))
+    }
+
+    fn known(&self) -> &'static str {
+        match self.repeat {
+            Repeat::Safe => "",
+            Repeat::Unsafe => "; it may have been done",
         }
     }
 }
@@ -95,14 +338,11 @@ impl Answer {
     }
 }
 
-async fn attempt(
-    connection: &Connection,
-    request: &Request,
-    body: Bytes,
-) -> Attempt<Result<Answer, ClientError>> {
+/// Sends a request and takes in the whole answer.
+pub(super) async fn attempt(connection: &Connection, request: &Request, body: Bytes) -> Outcome {
     let (send, receive) = match connection.open_bi().await {
         Ok(streams) => streams,
-        Err(error) => return Attempt::Lost(Lost::of_connection(&error)),
+        Err(error) => return Outcome::Lost(Lost::of_connection(&error)),
     };
     let mut writer = FrameWriter::new(send);
     let mut guard = Asking {
@@ -117,31 +357,25 @@ async fn attempt(
         let (kind, body) = match guard.reader.frame::<Reply>().await {
             Ok(Some((Reply { kind: Some(kind) }, body))) => (kind, body),
             Ok(Some(_)) => {
-                return Attempt::Lost(Lost::Protocol("an answer of no known kind".into()));
+                return Outcome::Lost(Lost::Protocol("an answer of no known kind".into()));
             }
-            Ok(None) => return Attempt::Lost(Lost::Connection("the answer ended early".into())),
+            Ok(None) => return Outcome::Lost(Lost::Connection("the answer ended early".into())),
             Err(error) => {
                 let error = sent.err().unwrap_or(error);
-                return Attempt::Lost(Lost::of_frame(error, connection));
+                return Outcome::Lost(Lost::of_frame(error, connection));
             }
         };
         match kind {
             reply::Kind::Error(error) => {
                 guard.finished = true;
-                let stopping = error.code() == ErrorCode::Stopping;
-                let error = ClientError::from(error);
-                return if stopping {
-                    Attempt::Stopping(error)
-                } else {
-                    Attempt::Done(Err(error))
-                };
+                return Outcome::Refused(error);
             }
             kind => {
                 let more = matches!(&kind, reply::Kind::Values(proto::Values { more: true, .. }));
                 replies.push((kind, body));
                 if !more {
                     guard.finished = true;
-                    return Attempt::Done(Ok(Answer { replies }));
+                    return Outcome::Answered(Answer { replies });
                 }
             }
         }

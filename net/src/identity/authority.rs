@@ -10,8 +10,11 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, string::Ia5String,
 };
 
+use rustls::pki_types::CertificateDer;
+
 use super::{
-    CERTIFICATE_FILE, GRANTS_MAX, Grants, IdentityError, KEY_FILE, NODE_SERVER_NAME, Validity,
+    CERTIFICATE_FILE, Fingerprint, GRANTS_MAX, Grants, IdentityError, KEY_FILE, NODE_SERVER_NAME,
+    Peer, Validity,
     files::{self, Secrecy},
     is_peer_name,
 };
@@ -21,9 +24,14 @@ pub const AUTHORITY_CERTIFICATE_FILE: &str = "ca.pem";
 /// File of the authority's private key.
 pub const AUTHORITY_KEY_FILE: &str = "ca-key.pem";
 
+/// Folder in the authority's directory with a copy of every certificate that it issued, so that one can be revoked
+/// whose holder has lost it.
+const ISSUED_DIR: &str = "issued";
+
 /// A certificate authority whose key is at hand: it can issue identities.
 #[derive(Debug)]
 pub struct Authority {
+    dir: PathBuf,
     issuer: Issuer<'static, KeyPair>,
     /// What `ca.pem` holds: this authority first, then any others that are trusted meanwhile.
     trusted: String,
@@ -51,6 +59,7 @@ impl Authority {
             Secrecy::Public,
         )?;
         Ok(Self {
+            dir: dir.into(),
             issuer: Issuer::new(params, key),
             trusted,
         })
@@ -76,7 +85,35 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_der(&first, key)
             .map_err(|e| contents(&certificate_path, "authority certificate", e.to_string()))?;
         let trusted = String::from_utf8_lossy(&files::read(&certificate_path)?).into_owned();
-        Ok(Self { issuer, trusted })
+        Ok(Self {
+            dir: dir.into(),
+            issuer,
+            trusted,
+        })
+    }
+
+    /// The certificates that the authority in `dir` has issued to holders of this name: nodes and clients, renewed ones
+    /// and those before them. The authority's key is not needed.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`] where they cannot be listed or read.
+    pub fn issued(dir: &Path, name: &str) -> Result<Vec<Peer>, IdentityError> {
+        let mut issued: Vec<Peer> = Vec::new();
+        for path in files::list(&dir.join(ISSUED_DIR))? {
+            let is_candidate = path
+                .file_name()
+                .is_some_and(|file| file.to_string_lossy().starts_with(&format!("{name}-")));
+            if !is_candidate {
+                continue;
+            }
+            let certificates = files::certificates(&path)?;
+            let peers = certificates
+                .iter()
+                .filter_map(|c| Peer::from_certificate(c).ok());
+            issued.extend(peers.filter(|peer| peer.name == name));
+        }
+        issued.sort_by_key(|peer| peer.fingerprint);
+        Ok(issued)
     }
 
     /// Issues a node's identity into `dir`: `ca.pem`, `cert.pem` and, with mode 0600, `key.pem`. `hosts` are IP
@@ -104,7 +141,7 @@ impl Authority {
                 Err(_) => dns(host)?,
             });
         }
-        self.issue(dir, &params)
+        self.issue(dir, name, &params)
     }
 
     /// Issues a client's identity into `dir`, like [`Authority::issue_node`]. It may do what `grants` says and
@@ -131,12 +168,23 @@ impl Authority {
         for grant in grants.iter() {
             params.subject_alt_names.push(uri(grant.uri())?);
         }
-        self.issue(dir, &params)
+        self.issue(dir, name, &params)
     }
 
-    fn issue(&self, dir: &Path, params: &CertificateParams) -> Result<(), IdentityError> {
+    fn issue(
+        &self,
+        dir: &Path,
+        name: &str,
+        params: &CertificateParams,
+    ) -> Result<(), IdentityError> {
+        if dir.join(KEY_FILE).exists() {
+            return Err(IdentityError::Exists {
+                path: dir.join(KEY_FILE),
+            });
+        }
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = params.signed_by(&key, &self.issuer)?;
+        self.record(name, certificate.der(), &certificate.pem())?;
         files::create_dir(dir)?;
         files::write_new(
             &dir.join(KEY_FILE),
@@ -153,6 +201,22 @@ impl Authority {
             &self.trusted,
             Secrecy::Public,
         )
+    }
+}
+
+impl Authority {
+    /// Keeps a copy, before anyone has the original: there is no certificate that cannot be named to be revoked.
+    fn record(
+        &self,
+        name: &str,
+        certificate: &CertificateDer<'_>,
+        pem: &str,
+    ) -> Result<(), IdentityError> {
+        let folder = self.dir.join(ISSUED_DIR);
+        files::create_dir(&folder)?;
+        let fingerprint = Fingerprint::of(certificate).to_string();
+        let file = format!("{name}-{}.pem", &fingerprint[..16]);
+        files::write_new(&folder.join(file), pem, Secrecy::Public)
     }
 }
 

@@ -36,6 +36,21 @@ impl CredentialFiles {
             key: dir.join(KEY_FILE),
         }
     }
+
+    /// The file of revoked certificates, beside the authorities trusted. It need not be there.
+    pub fn revoked(&self) -> PathBuf {
+        self.ca.with_file_name(super::REVOKED_FILE)
+    }
+}
+
+/// Reads a file that need not be there.
+pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
+    match read(path) {
+        Err(IdentityError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        read => read.map(Some),
+    }
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
@@ -109,6 +124,40 @@ pub(super) fn write_new(
         io::ErrorKind::AlreadyExists => IdentityError::Exists { path: path.into() },
         _ => write_error(path, source),
     })
+}
+
+/// Writes a file as a whole, durably: a reader, and whoever comes after a crash, sees the old contents or the new ones.
+pub(super) fn replace(path: &Path, contents: &str, secrecy: Secrecy) -> Result<(), IdentityError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    // One that a crash left behind.
+    match fs::remove_file(&new) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(write_error(&new, source));
+        }
+        _ => {}
+    }
+    write_new(&new, contents, secrecy)?;
+    fs::rename(&new, path)
+        .and_then(|()| fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all())
+        .map_err(|source| write_error(path, source))
+}
+
+/// The files in a directory, which need not be there.
+pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, IdentityError> {
+    let listed =
+        fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    match listed {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(IdentityError::File {
+            doing: "list",
+            path: dir.into(),
+            source,
+            remedy: "Check that it is a directory that you may read",
+        }),
+        Ok(paths) => Ok(paths),
+    }
 }
 
 pub(super) fn create_dir(dir: &Path) -> Result<(), IdentityError> {

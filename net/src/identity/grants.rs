@@ -16,13 +16,15 @@ pub enum Access {
     Write,
 }
 
-/// Topics or bindings.
+/// Topics, bindings, or the cluster itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scope {
     /// Topics, by name.
     Topic,
     /// Bindings, by key.
     Key,
+    /// The cluster: who writes it admits, drains and removes nodes and revokes certificates. Its names are empty.
+    Cluster,
 }
 
 /// Leave to do one thing with all topics or keys that begin with a prefix.
@@ -42,7 +44,8 @@ pub struct Grant {
 /// A text is no grant.
 #[derive(Clone, Debug, Eq, PartialEq, Error)]
 #[error(
-    "{text:?} is no grant: write read/topic/PREFIX, write/topic/PREFIX, read/key/PREFIX or write/key/PREFIX"
+    "{text:?} is no grant: write read/topic/PREFIX, write/topic/PREFIX, read/key/PREFIX, write/key/PREFIX \
+     or write/cluster/"
 )]
 pub struct GrantError {
     text: String,
@@ -94,6 +97,7 @@ fn split(text: &str) -> Option<(Access, Scope, &str)> {
     let scope = match parts.next()? {
         "topic" => Scope::Topic,
         "key" => Scope::Key,
+        "cluster" => Scope::Cluster,
         _ => return None,
     };
     Some((access, scope, parts.next()?))
@@ -113,6 +117,7 @@ impl fmt::Display for Scope {
         f.write_str(match self {
             Self::Topic => "topic",
             Self::Key => "key",
+            Self::Cluster => "cluster",
         })
     }
 }
@@ -139,8 +144,18 @@ impl Grants {
         Self::default()
     }
 
-    /// Everything that clients can be allowed.
+    /// Everything that clients can be allowed, changing the cluster included.
     pub fn all() -> Self {
+        let cluster = Grant {
+            access: Access::Write,
+            scope: Scope::Cluster,
+            prefix: Vec::new(),
+        };
+        Self::all_data().iter().cloned().chain([cluster]).collect()
+    }
+
+    /// Everything with all topics and bindings, and nothing with the cluster itself.
+    pub fn all_data() -> Self {
         let every = |access, scope| Grant {
             access,
             scope,
@@ -235,6 +250,9 @@ mod tests {
         assert!(!grants.allows(Access::Read, Scope::Key, b"orders-eu"));
         assert!(!Grants::none().allows(Access::Read, Scope::Key, b""));
         assert!(Grants::all().allows(Access::Read, Scope::Key, b""));
+        assert!(Grants::all_data().allows(Access::Write, Scope::Topic, b""));
+        assert!(Grants::all().allows(Access::Write, Scope::Cluster, b""));
+        assert!(!Grants::all_data().allows(Access::Write, Scope::Cluster, b""));
     }
 
     #[test]

@@ -4,12 +4,19 @@
 //! `mesh://node/NAME` or `mesh://client/NAME`, and a client's also `mesh://grant/…` for each thing it may do
 //! ([`Grant`]). Node certificates carry the DNS name [`NODE_SERVER_NAME`], client certificates never do, so that
 //! an ordinary TLS client takes only nodes for servers. Keys are files of mode 0600.
+//!
+//! Nothing of it needs a restart: [`LiveIdentity`] follows its files, [`trust`] lets two authorities overlap, and
+//! [`Revoked`] certificates are refused and their connections closed.
 
 mod authority;
 mod files;
+mod fingerprint;
 mod grants;
+mod live;
 mod peer;
+mod revoked;
 mod tls;
+mod trust;
 
 use std::{
     fmt,
@@ -19,10 +26,14 @@ use std::{
 
 pub use authority::{AUTHORITY_CERTIFICATE_FILE, AUTHORITY_KEY_FILE, Authority};
 pub use files::{CERTIFICATE_FILE, CredentialFiles, KEY_FILE};
+pub use fingerprint::{Fingerprint, FingerprintError};
 pub use grants::{Access, GRANTS_MAX, Grant, GrantError, Grants, Scope};
+pub use live::{LiveIdentity, RELOAD_EVERY};
 pub use peer::{Peer, PeerError, Role};
+pub use revoked::{REVOKED_FILE, REVOKED_REASON, Revoked, revoke_in};
 use thiserror::Error;
 pub use tls::Credentials;
+pub use trust::{distrust, trust};
 
 /// The DNS name in every node certificate, which clients verify whatever a node's address is.
 pub const NODE_SERVER_NAME: &str = "node.mesh";

@@ -4,7 +4,7 @@ use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-use super::{Access, GRANTS_MAX, Grant, Grants, Scope, is_peer_name};
+use super::{Access, Fingerprint, GRANTS_MAX, Grant, Grants, Scope, is_peer_name};
 
 /// What a certificate's holder is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,6 +24,8 @@ pub struct Peer {
     pub name: String,
     /// What a client may do. Nodes need none.
     pub grants: Grants,
+    /// Which certificate says so: what is revoked where it is lost.
+    pub fingerprint: Fingerprint,
 }
 
 /// A certificate is signed by a trusted authority but does not say who its holder is.
@@ -61,13 +63,17 @@ impl Peer {
         let names = names
             .map(|extension| extension.value.general_names.as_slice())
             .unwrap_or_default();
-        Self::from_uris(names.iter().filter_map(|name| match name {
+        let uris = names.iter().filter_map(|name| match name {
             GeneralName::URI(uri) => Some(*uri),
             _ => None,
-        }))
+        });
+        Self::from_uris(uris, Fingerprint::of(certificate))
     }
 
-    fn from_uris<'a>(uris: impl Iterator<Item = &'a str>) -> Result<Self, PeerError> {
+    fn from_uris<'a>(
+        uris: impl Iterator<Item = &'a str>,
+        fingerprint: Fingerprint,
+    ) -> Result<Self, PeerError> {
         let mut holder = None;
         let mut grants = Vec::new();
         for uri in uris {
@@ -98,6 +104,7 @@ impl Peer {
             role,
             name,
             grants: grants.into_iter().collect(),
+            fingerprint,
         })
     }
 
@@ -126,7 +133,7 @@ mod tests {
     use super::*;
 
     fn from(uris: &[&str]) -> Result<Peer, PeerError> {
-        Peer::from_uris(uris.iter().copied())
+        Peer::from_uris(uris.iter().copied(), Fingerprint([0; 32]))
     }
 
     #[test]
@@ -167,7 +174,7 @@ mod tests {
     proptest! {
         #[test]
         fn parsing_survives_anything(uris in prop::collection::vec("(mesh://)?(node|client|grant)?/?\\PC{0,20}", 0..4), der in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Peer::from_uris(uris.iter().map(String::as_str));
+            let _ = Peer::from_uris(uris.iter().map(String::as_str), Fingerprint([0; 32]));
             let _ = Peer::from_certificate(&der.into());
         }
     }

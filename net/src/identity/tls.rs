@@ -10,6 +10,7 @@ use rustls::{
     server::{NoServerSessionStorage, WebPkiClientVerifier},
     version::TLS13,
 };
+use x509_parser::parse_x509_certificate;
 
 use super::{CredentialFiles, IdentityError, files};
 use crate::{quic::RestartKey, wire::ALPN};
@@ -50,6 +51,32 @@ impl Credentials {
         self.chain.first()
     }
 
+    /// Whether nothing is different.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        self.chain == other.chain && self.key == other.key && self.roots.roots == other.roots.roots
+    }
+
+    /// Whether handshakes could succeed with it now: the key is the certificate's, and its time has come and not passed.
+    ///
+    /// # Errors
+    /// [`IdentityError::Unusable`].
+    pub(super) fn check(&self) -> Result<(), IdentityError> {
+        self.server()?;
+        self.client()?;
+        let certificate = self
+            .certificate()
+            .ok_or_else(|| self.unusable("it is empty"))?;
+        let (_, parsed) = parse_x509_certificate(certificate).map_err(|e| self.unusable(e))?;
+        let validity = parsed.validity();
+        if validity.is_valid() {
+            return Ok(());
+        }
+        Err(self.unusable(format!(
+            "it holds from {} until {}, and not now",
+            validity.not_before, validity.not_after
+        )))
+    }
+
     /// TLS for the side that accepts: a certificate of a trusted authority is demanded of every peer.
     pub(crate) fn server(&self) -> Result<QuicServerConfig, IdentityError> {
         let provider = provider();
@@ -88,7 +115,7 @@ impl Credentials {
         RestartKey::derive(self.key.secret_der())
     }
 
-    fn unusable(&self, cause: impl std::fmt::Display) -> IdentityError {
+    pub(super) fn unusable(&self, cause: impl std::fmt::Display) -> IdentityError {
         IdentityError::Unusable {
             path: self.files.certificate.clone(),
             cause: cause.to_string(),

@@ -4,16 +4,20 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use mesh_engine::{Append, AppendError, Appended, TopicConfig, TopicError};
+use mesh_engine::batch::validate;
+use mesh_engine::{AppendError, TopicConfig, TopicError};
 use mesh_ring::ids::TopicKey;
+use mesh_ring::name::TopicName;
 use prost::Message;
 use quinn::RecvStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::connection::Stream;
-use super::{Shared, reply, unary};
+use super::partition::{AppendAsk, Appended, Ask, Change, Changed, Partition, Refusal};
+use super::requests::access::topic_name;
+use super::requests::topics::find;
+use super::{Shared, reply};
 use crate::identity::{Access, Peer};
-use crate::tasks::blocking;
 use crate::wire::FRAME_HEADER_BYTES_MAX;
 use crate::wire::frame::{FrameReader, FrameWriter};
 use crate::wire::proto::{self, AppendOpen, Appends, Error, ErrorCode};
@@ -156,6 +160,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, open: &AppendOpen
         reader,
         writer,
         intake,
+        ..
     } = stream;
     let outbox = Arc::new(Outbox::default());
     // One client cannot cut another's stream off by using its name.
@@ -262,7 +267,7 @@ impl Intake<'_> {
         self.outbox.end(ended);
     }
 
-    /// Hands one batch to the engine. `false`: the producer has a newer stream.
+    /// Hands one batch to its partition. `false`: the producer has a newer stream.
     async fn take(
         &self,
         append: proto::Append,
@@ -270,87 +275,133 @@ impl Intake<'_> {
         place: OwnedSemaphorePermit,
     ) -> bool {
         self.outbox.begin();
-        let topic = match self.topic(&append).await {
-            Ok(topic)
-                if append
-                    .incarnation
-                    .is_none_or(|wanted| wanted == topic.into()) =>
-            {
-                topic
-            }
-            Ok(_) => {
-                let deleted = reply::of_append(&AppendError::TopicDeleted);
-                self.outbox.answer(refused(append.request, deleted), place);
-                return true;
-            }
+        let request = append.request;
+        let ready = match self.prepare(append, batch).await {
+            Ok(ready) => ready,
             Err(error) => {
-                self.outbox.answer(refused(append.request, error), place);
+                self.outbox.answer(refused(request, error), place);
                 return true;
             }
         };
-        let Some(room) = self.shared.room(batch.len() + BATCH_OVERHEAD_BYTES).await else {
-            self.outbox
-                .answer(refused(append.request, reply::stopping()), place);
+        let Ready {
+            partition,
+            mut ask,
+            name,
+            room,
+        } = ready;
+        let Some(seat) = partition.reserve().await else {
+            let error = self.shared.not_leader(partition.id);
+            self.outbox.answer(refused(request, error), place);
             return true;
         };
-        let (request, expected) = (append.request, append.expected_offset);
         let (outbox, shared) = (Arc::clone(self.outbox), Arc::clone(self.shared));
-        let done = move |result: Result<Appended, AppendError>| {
+        let topic = ask.topic;
+        ask.done = Box::new(move |result| {
             drop(room);
-            if let Err(AppendError::TopicDeleted) = &result {
-                shared.names.forget(&append.topic);
+            if let Err(Refusal::Decided(AppendError::TopicDeleted)) = &result {
+                shared.names.forget(&name);
             }
             outbox.answer(answer(&shared, request, topic, result), place);
-        };
-        let mut submit = Some((
-            Append {
-                topic,
-                batch,
-                expected,
-            },
-            done,
-        ));
+        });
+        let mut ask = Some(Ask::Append(ask));
         let is_current = self.claim.while_current(|| {
-            if let Some((append, done)) = submit.take() {
-                self.shared.engine.submit_append(append, done);
+            if let Some(ask) = ask.take() {
+                seat.send(ask);
             }
         });
-        if submit.is_some() {
+        if ask.is_some() {
             self.outbox.lock().in_flight -= 1;
         }
         is_current
     }
 
-    async fn topic(&self, append: &proto::Append) -> Result<TopicKey, Error> {
-        let name = unary::topic_name(self.peer, Access::Write, &append.topic)?;
+    /// Checks a batch and finds where it goes. Waits for room.
+    async fn prepare(&self, append: proto::Append, batch: Vec<u8>) -> Result<Ready, Error> {
+        let name = topic_name(self.peer, Access::Write, &append.topic)?;
+        let id = self.shared.map().partition(name.as_bytes());
+        let partition = self
+            .shared
+            .partitions
+            .get(id)
+            .filter(Partition::leads)
+            .ok_or_else(|| self.shared.not_leader(id))?;
+        let header = validate(&batch)
+            .map_err(|error| reply::of_append(&AppendError::Invalid(error)))?;
+        let topic = self.topic(&partition, &name, append.create).await?;
+        if append
+            .incarnation
+            .is_some_and(|wanted| wanted != topic.into())
+        {
+            return Err(reply::of_append(&AppendError::TopicDeleted));
+        }
+        let room = self
+            .shared
+            .room(batch.len() + BATCH_OVERHEAD_BYTES)
+            .await
+            .ok_or_else(reply::stopping)?;
+        Ok(Ready {
+            partition,
+            ask: AppendAsk {
+                topic,
+                header,
+                batch,
+                expected: append.expected_offset,
+                done: Box::new(|_| {}),
+            },
+            name: append.topic,
+            room,
+        })
+    }
+
+    async fn topic(
+        &self,
+        partition: &Partition,
+        name: &TopicName,
+        create: bool,
+    ) -> Result<TopicKey, Error> {
         if let Some(topic) = self.shared.names.get(name.as_str()) {
             return Ok(topic);
         }
-        let (shared, create) = (Arc::clone(self.shared), append.create);
-        let found = blocking(move || {
-            let found = unary::lookup(&shared, &name);
-            let missing = matches!(&found, Err(error) if error.code() == ErrorCode::TopicNotFound);
-            let topic = match (missing && create)
-                .then(|| shared.engine.create_topic(&name, TopicConfig::default()))
-            {
-                None => found?,
-                Some(Ok(created)) => created,
-                // Another client was faster.
-                Some(Err(TopicError::Exists(_))) => unary::lookup(&shared, &name)?,
-                Some(Err(error)) => return Err(reply::of_topic(&error)),
-            };
-            shared.names.insert(name.as_str(), topic.key);
-            Ok(topic.key)
-        });
-        found.await.unwrap_or_else(|| Err(reply::internal()))
+        let found = match find(self.shared, name).await {
+            Err(error) if create && error.code() == ErrorCode::TopicNotFound => {
+                self.create(partition, name).await?
+            }
+            found => found?.key,
+        };
+        self.shared.names.insert(name.as_str(), found);
+        Ok(found)
     }
+
+    async fn create(&self, partition: &Partition, name: &TopicName) -> Result<TopicKey, Error> {
+        let change = Change::Create {
+            name: name.clone(),
+            config: TopicConfig::default(),
+        };
+        match self.shared.change(partition, change).await {
+            Ok(Changed::Created(meta)) => Ok(meta.key),
+            Ok(_) => Err(reply::internal()),
+            // Another client was faster.
+            Err(Refusal::Decided(TopicError::Exists(_))) => {
+                Ok(find(self.shared, name).await?.key)
+            }
+            Err(refusal) => Err(self.shared.of_change(partition.id, refusal)),
+        }
+    }
+}
+
+/// A batch that may go.
+struct Ready {
+    partition: Partition,
+    ask: AppendAsk,
+    name: String,
+    room: OwnedSemaphorePermit,
 }
 
 fn answer(
     shared: &Shared,
     request: u64,
     topic: TopicKey,
-    result: Result<Appended, AppendError>,
+    result: Result<Appended, Refusal<AppendError>>,
 ) -> proto::Appended {
     match result {
         Ok(appended) => proto::Appended {
@@ -359,11 +410,19 @@ fn answer(
             first: appended.first,
             last: appended.last,
             epoch: appended.epoch.0,
-            synced: shared.replicas(topic.partition),
+            synced: shared.names_of(&appended.synced),
             duplicate: appended.duplicate,
             topic: Some(topic.into()),
         },
-        Err(error) => refused(request, reply::of_append(&error)),
+        Err(refusal) => refused(
+            request,
+            match refusal {
+                Refusal::Decided(error) => reply::of_append(&error),
+                Refusal::NotLeading { .. } => shared.not_leader(topic.partition),
+                Refusal::Unknown { .. } => shared.uncommitted(topic.partition),
+                Refusal::Failed(cause) => reply::partition_failed(topic.partition, &cause),
+            },
+        ),
     }
 }
 

@@ -7,11 +7,13 @@ use quinn::{Connection, Endpoint, Incoming, RecvStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::gate::{Answer, Pass};
-use super::{Shared, append, close, reply, tail, unary};
-use crate::identity::Peer;
+use super::partition::Ask;
+use super::peers::Greeting;
+use super::{Shared, append, close, reply, requests, tail, transfer};
+use crate::identity::{Peer, REVOKED_REASON, Role};
 use crate::wire::frame::{FrameError, FrameReader, FrameWriter};
 use crate::wire::proto::{
-    Error, ErrorCode, Reply, Request, reply::Kind as ReplyKind, request::Kind,
+    Error, ErrorCode, NodeHello, Reply, Request, reply::Kind as ReplyKind, request::Kind,
 };
 use crate::wire::{FRAME_BODY_BYTES_MAX, PROTOCOL_VERSION};
 
@@ -27,6 +29,8 @@ pub(super) struct Stream {
     pub(super) writer: FrameWriter,
     /// What the streams of this connection may hold in bodies that nobody has taken yet.
     pub(super) intake: Arc<Semaphore>,
+    /// Which node is at the other end, where it is one.
+    pub(super) greeting: Arc<Greeting>,
 }
 
 /// Most bytes of bodies that one connection makes the node hold before the engine takes them.
@@ -81,16 +85,30 @@ async fn connection(shared: Arc<Shared>, incoming: Incoming, mut pass: Pass) {
     };
     pass.established();
     tracing::debug!(%address, peer = peer.name, "connected");
-    serve(&shared, &connection, &peer).await;
+    tokio::select! {
+        () = serve(&shared, &connection, &peer) => {}
+        () = shared.identity.revoked().until_revoked(peer.fingerprint) => {
+            tracing::info!(%address, peer = peer.name, "closed a connection whose certificate is revoked");
+            connection.close(close::NOT_A_PEER, REVOKED_REASON);
+        }
+    }
     tracing::debug!(%address, peer = peer.name, "disconnected");
 }
 
 async fn serve(shared: &Arc<Shared>, connection: &Connection, peer: &Arc<Peer>) {
     let intake = Arc::new(Semaphore::new(INTAKE_BYTES_MAX));
+    let greeting = Arc::new(Greeting::default());
     loop {
         let stream = tokio::select! {
             () = shared.tasks.stopping() => return,
             stream = connection.accept_bi() => stream,
+            datagram = connection.read_datagram(), if peer.role == Role::Node => {
+                let Ok(datagram) = datagram else { return };
+                if greeting.caller().is_some() {
+                    shared.gossip.hear(datagram);
+                }
+                continue;
+            }
         };
         let Ok((send, receive)) = stream else { return };
         let stream = Stream {
@@ -98,6 +116,7 @@ async fn serve(shared: &Arc<Shared>, connection: &Connection, peer: &Arc<Peer>) 
             reader: FrameReader::new(receive),
             writer: FrameWriter::new(send),
             intake: Arc::clone(&intake),
+            greeting: Arc::clone(&greeting),
         };
         let shared_too = Arc::clone(shared);
         shared
@@ -128,6 +147,12 @@ async fn serve_stream(shared: Arc<Shared>, mut stream: Stream) {
     if request.version != PROTOCOL_VERSION {
         return stream.refuse(unsupported(request.version)).await;
     }
+    let forwarded = request.forwarded;
+    if forwarded && stream.peer.role != Role::Node {
+        return stream
+            .refuse(reply::malformed("only nodes pass requests on"))
+            .await;
+    }
     match request.kind {
         None => {
             stream
@@ -136,7 +161,62 @@ async fn serve_stream(shared: Arc<Shared>, mut stream: Stream) {
         }
         Some(Kind::Append(open)) => append::serve(shared, stream, &open).await,
         Some(Kind::Tail(open)) => tail::serve(shared, stream, open).await,
-        Some(kind) => unary::serve(&shared, stream, kind, length).await,
+        Some(Kind::NodeHello(hello)) => greet(&shared, stream, &hello).await,
+        Some(Kind::Replicate(_)) => replicate(&shared, stream).await,
+        Some(Kind::PullPartition(pull)) => transfer::serve(&shared, stream, &pull).await,
+        Some(kind) => requests::serve(&shared, stream, kind, forwarded, length).await,
+    }
+}
+
+/// Tells another node who this one is, and remembers who it is.
+async fn greet(shared: &Arc<Shared>, mut stream: Stream, hello: &NodeHello) {
+    let version = shared.map().version();
+    let greeted = stream
+        .greeting
+        .answer(&shared.peers, &stream.peer, hello, version);
+    match greeted {
+        Ok(is) => {
+            let reply = Reply {
+                kind: Some(ReplyKind::NodeIs(is)),
+            };
+            if stream.writer.header(&reply).await.is_ok() {
+                stream.writer.finish();
+                stream.writer.delivered().await;
+            }
+        }
+        Err(error) => stream.refuse(error).await,
+    }
+}
+
+/// Takes another replica's messages, no faster than their partitions do.
+async fn replicate(shared: &Arc<Shared>, mut stream: Stream) {
+    let from = match stream.greeting.require() {
+        Ok(caller) => caller.node,
+        Err(error) => return stream.refuse(error).await,
+    };
+    let taking = shared.peers.receive(from, &mut stream.reader, |arrived| {
+        let partition = shared.partitions.get(arrived.partition);
+        async move {
+            // A partition that is not kept here answers nothing; whoever sent it hears of the new map.
+            if let Some(partition) = partition {
+                let ask = Ask::Received {
+                    from: arrived.from,
+                    message: arrived.message,
+                    admitted: arrived.admitted,
+                };
+                let _ = partition.send(ask).await;
+            }
+        }
+    });
+    let taken = tokio::select! {
+        taken = taking => taken,
+        () = shared.tasks.stopping() => return,
+    };
+    if let Err(error) = taken
+        && error.is_malformed()
+    {
+        tracing::warn!(peer = stream.peer.name, %error, "a node sent what is no message");
+        stream.refuse(reply::malformed(error)).await;
     }
 }
 

@@ -1,97 +1,92 @@
-//! The node: an engine behind a QUIC endpoint.
+//! The node: an engine behind a QUIC endpoint, one of equal peers.
 //!
-//! - `config`: what `node.toml` says;
+//! - `config`: what `node.toml` says; `start`: how a node comes to be, in order; `registration`: before it takes part;
 //! - `gate`: how many may connect; `connection`: who, and what a stream asks for;
-//! - `unary`: requests of one question and one answer; `append` and `tail`: the streams that stay;
-//! - `commits`, `topics`: what the streams share; `reply`: the engine's errors in the words of the wire;
+//! - `peers`: the other nodes; `gossip`: who is alive; `control`: the group that changes the cluster map;
+//! - `partition`: the actor of one partition; `partitions`: which run here, by the map; `doors`, `reports`: what an actor
+//!   makes the node do; `payload`: what its journal carries; `transfer`: partitions that move here or away;
+//! - `coordinator`: any node takes any request; `requests`: those of one question and one answer; `append` and `tail`:
+//!   the streams that stay; `commits`, `topics`: what the streams share; `reply`: errors in the words of the wire;
 //! - `upkeep`: retention, expiry and scrub by the clock; `running`: the tasks, and how they stop.
 
 mod append;
 mod commits;
 mod config;
 mod connection;
+pub mod control;
+mod coordinator;
+mod doors;
 mod gate;
+pub mod gossip;
+mod partition;
+mod partitions;
+mod payload;
+pub mod peers;
+mod registration;
 mod reply;
+mod reports;
+mod requests;
 mod running;
+mod soon;
+mod start;
 mod tail;
 mod topics;
-mod unary;
+mod transfer;
 mod upkeep;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh_engine::{Engine, OpenError, Options, QUEUE_BYTES_MAX, Stopped};
-use mesh_ring::ids::PartitionId;
-use mesh_ring::map::{ClusterMap, PartitionCountError};
+use mesh_engine::{Engine, QUEUE_BYTES_MAX, Stopped};
+use mesh_ring::control::ControlCommand;
+use mesh_ring::ids::{NodeId, PartitionId};
+use mesh_ring::map::ClusterMap;
 use quinn::{Endpoint, VarInt};
 use tokio::sync::{Semaphore, watch};
 
-pub use self::config::{NODE_FILE, NodeConfig, NodeConfigError};
+pub use self::config::{
+    CONTACTS_MAX, DEAD_AFTER_DEFAULT, GossipTuning, NODE_FILE, NodeConfig, NodeConfigError,
+    TRANSFER_BYTES_PER_SECOND_DEFAULT, ZONE_BYTES_MAX,
+};
+pub use self::payload::Payload;
+pub use self::start::StartError;
 
 use self::append::Producers;
 use self::commits::Commits;
+use self::control::Control;
 use self::gate::Gate;
+use self::gossip::{Gossip, Life, Lives};
+use self::partitions::Partitions;
+use self::peers::Peers;
+use self::reports::Reports;
 use self::running::Running;
+use self::soon::Soon;
 use self::topics::TopicNames;
-use crate::identity::{Credentials, IdentityError, Peer, PeerError, Role};
-use crate::quic::{EndpointError, server_endpoint};
+use self::transfer::Transfers;
+use crate::identity::LiveIdentity;
 use crate::tasks::blocking;
 
-/// How long a stopping node waits for what it has accepted.
+/// How long a node that is asked to stop waits for requests under way.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// QUIC application close codes of this protocol.
+/// How long a node that is asked to stop waits for others to lead what it leads.
+pub const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Most bytes of clients' requests that wait for the disk. With what comes from other replicas it stays below what the
+/// engine's queue takes, so that no task ever blocks in it.
+const CLIENT_BYTES_MAX: usize = QUEUE_BYTES_MAX / 2;
+
+/// Why a connection is closed.
 pub(crate) mod close {
     use quinn::VarInt;
 
-    /// The node stops; another attempt may succeed.
     pub(crate) const STOPPING: VarInt = VarInt::from_u32(1);
-    /// The certificate says nothing that this protocol knows.
     pub(crate) const NOT_A_PEER: VarInt = VarInt::from_u32(2);
-    /// What was sent is not of this protocol.
     pub(crate) const MALFORMED: VarInt = VarInt::from_u32(3);
 }
 
-/// A node could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Its identity cannot be used.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// Its certificate is not a node's.
-    #[error("{file} is not a node's certificate ({detail}): `meshctl init` makes one")]
-    NotANode {
-        /// The certificate.
-        file: PathBuf,
-        /// What it is.
-        detail: String,
-    },
-    /// Its address does not resolve.
-    #[error("cannot resolve {listen}: {detail}: `listen` in node.toml takes HOST:PORT")]
-    Resolve {
-        /// What `node.toml` says.
-        listen: String,
-        /// Why.
-        detail: String,
-    },
-    /// Its address cannot be listened on.
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
-    /// Its store does not open.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The store's identity fits no cluster map.
-    #[error(transparent)]
-    Map(#[from] PartitionCountError),
-    /// The runtime is going down.
-    #[error("the process is ending")]
-    Interrupted,
-}
-
-/// A running node. Dropping it without [`Node::shutdown`] ends it as a crash would: nothing acknowledged is lost.
+/// A node that serves. Dropping it stops it at once; [`Node::shutdown`] stops it cleanly.
 #[derive(Debug)]
 pub struct Node {
     shared: Arc<Shared>,
@@ -100,97 +95,54 @@ pub struct Node {
     stopped: watch::Receiver<Option<String>>,
 }
 
-/// What every task of the node works with.
+/// What all tasks of a node share.
 pub(crate) struct Shared {
     engine: Arc<Engine>,
-    /// Who holds and leads each partition: this node, all of them.
-    map: ClusterMap,
+    identity: LiveIdentity,
+    peers: Peers,
+    control: Control,
+    gossip: Gossip,
+    lives: watch::Receiver<Lives>,
+    partitions: Partitions,
+    reports: Reports,
+    /// Rung when the partitions of this node are to be looked at although the map has not changed.
+    again: tokio::sync::Notify,
+    transfers: Transfers,
     commits: Arc<Commits>,
     names: TopicNames,
     producers: Producers,
     tasks: Running,
-    /// Bytes of appends and writes that the engine may hold: what keeps its queue from ever blocking a task.
-    queue_bytes: Arc<Semaphore>,
-    addr: SocketAddr,
+    client_bytes: Arc<Semaphore>,
+    /// Where others reach this node.
+    address: String,
+    zone: String,
     started: Instant,
     gate: Gate,
+    /// Tells the owner of the node why it must end.
+    report: watch::Sender<Option<String>>,
 }
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared")
-            .field("addr", &self.addr)
+            .field("address", &self.address)
             .finish_non_exhaustive()
     }
 }
 
 impl Node {
-    /// Opens the store and serves. When this returns, clients can connect.
-    ///
-    /// # Errors
-    /// [`StartError`]; nothing runs then.
-    pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
-        let credentials = Credentials::load(&config.identity)?;
-        check_is_node(&config, &credentials)?;
-        let listen = resolve(&config.listen).await?;
-        // The address before the store: a node whose port is taken should not touch its data.
-        let endpoint = server_endpoint(listen, &credentials, &config.tuning)?;
-        let addr = endpoint
-            .local_addr()
-            .map_err(|source| EndpointError::Listen {
-                addr: listen,
-                source,
-            })?;
-
-        let commits = Arc::new(Commits::default());
-        let (report, stopped) = watch::channel(None);
-        let options = engine_options(&config, Arc::clone(&commits), report);
-        let data = config.data.clone();
-        let engine = blocking(move || Engine::open(data, options))
-            .await
-            .ok_or(StartError::Interrupted)??;
-        let identity = engine.identity();
-        let map = ClusterMap::single(
-            identity.cluster,
-            identity.node,
-            &identity.name,
-            identity.partitions,
-            engine.epoch(),
-        )?;
-        let shared = Arc::new(Shared {
-            engine: Arc::new(engine),
-            map,
-            commits,
-            names: TopicNames::default(),
-            producers: Producers::default(),
-            tasks: Running::default(),
-            queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
-            addr,
-            started: Instant::now(),
-            gate: Gate::default(),
-        });
-        upkeep::start(&shared, config.scrub_bytes_per_second);
-        let accepting = connection::accept(Arc::clone(&shared), endpoint.clone());
-        shared.tasks.spawn("accept", accepting);
-        Ok(Node {
-            shared,
-            endpoint,
-            addr,
-            stopped,
-        })
-    }
-
-    /// Where it serves.
+    /// The address that it serves, with the port that the system chose.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Its name.
+    /// The node's name.
     pub fn name(&self) -> &str {
         &self.shared.engine.identity().name
     }
 
-    /// Resolves, with the reason, when the store has stopped for good; the process should end then.
+    /// Resolves when the node cannot go on, with the reason: its store has stopped, or the cluster refuses it. What it has
+    /// acknowledged is safe; whoever waits for the rest has been told.
     pub async fn stopped(&self) -> Stopped {
         let mut stopped = self.stopped.clone();
         match stopped
@@ -204,11 +156,12 @@ impl Node {
         }
     }
 
-    /// Refuses new work, finishes what was accepted (for [`SHUTDOWN_TIMEOUT`] at most), and closes the store.
+    /// Stops: hands leadership to others, finishes what was accepted, answers it, and closes the store.
     ///
     /// # Errors
-    /// The store had stopped, or could not be closed. What was acknowledged is safe all the same.
+    /// The store had stopped before, or could not be closed cleanly. What was acknowledged is safe all the same.
     pub async fn shutdown(self) -> Result<(), Stopped> {
+        self.shared.hand_over().await;
         self.shared.tasks.stop();
         if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.shared.tasks.ended())
             .await
@@ -216,6 +169,9 @@ impl Node {
         {
             tracing::warn!(tasks = ?self.shared.tasks.abort(), "some requests did not finish in time");
         }
+        self.shared.control.shutdown().await;
+        self.shared.gossip.stop().await;
+        self.shared.peers.stop().await;
         self.endpoint
             .close(close::STOPPING, b"the node is stopping");
         // Peers that have gone already need no goodbye.
@@ -237,81 +193,101 @@ impl Drop for Node {
 }
 
 impl Shared {
-    /// The names of the replicas of `partition`, in preference order.
-    fn replicas(&self, partition: PartitionId) -> Vec<String> {
-        let replicas = self
-            .map
-            .assignment(partition)
-            .map_or(&[][..], |assignment| &assignment.replicas);
-        replicas
-            .iter()
-            .filter_map(|id| self.map.node(*id))
-            .map(|node| node.name.clone())
-            .collect()
+    fn me(&self) -> NodeId {
+        self.engine.identity().node
     }
 
-    /// The name of the node that orders `partition`.
-    fn leader(&self, partition: PartitionId) -> Option<&str> {
-        let leader = self.map.assignment(partition)?.leader;
-        Some(&self.map.node(leader)?.name)
+    /// The newest map that this node has.
+    fn map(&self) -> Arc<ClusterMap> {
+        Arc::clone(&self.control.map().borrow())
+    }
+
+    /// Whether gossip takes the node for alive. One that was never heard of is given the benefit of the doubt.
+    fn is_alive(&self, node: NodeId) -> bool {
+        node == self.me() || self.lives.borrow().get(&node) != Some(&Life::Dead)
+    }
+
+    /// Names for people, in the same order.
+    fn names_of(&self, nodes: &[NodeId]) -> Vec<String> {
+        let map = self.map();
+        let named = nodes.iter().filter_map(|id| map.node(*id));
+        named.map(|node| node.name.clone()).collect()
     }
 
     fn connection_count(&self) -> u32 {
         u32::try_from(self.gate.established()).unwrap_or(u32::MAX)
     }
 
-    /// Waits until the engine's queue has room for `bytes`.
+    /// Waits for room for a request of `bytes`. `None`: the node is ending.
     async fn room(&self, bytes: usize) -> Option<tokio::sync::OwnedSemaphorePermit> {
-        let bytes = u32::try_from(bytes.min(QUEUE_BYTES_MAX)).unwrap_or(u32::MAX);
-        Arc::clone(&self.queue_bytes)
+        let bytes = u32::try_from(bytes.min(CLIENT_BYTES_MAX)).unwrap_or(u32::MAX);
+        Arc::clone(&self.client_bytes)
             .acquire_many_owned(bytes)
             .await
             .ok()
     }
-}
 
-fn engine_options(
-    config: &NodeConfig,
-    commits: Arc<Commits>,
-    report: watch::Sender<Option<String>>,
-) -> Options {
-    Options {
-        expect_cluster: config.cluster,
-        reserve_bytes: config.reserve_bytes,
-        cache_bytes: config.cache_bytes,
-        write_buffer_bytes: config.write_buffer_bytes,
-        on_committed: Some(Arc::new(move |topics: &[_]| commits.committed(topics))),
-        on_stopped: Some(Arc::new(move |cause: &str| {
-            report.send_replace(Some(cause.to_owned()));
-        })),
-        ..Options::default()
+    /// About how many bytes a copy of the partition has.
+    async fn size_of(&self, id: PartitionId) -> u64 {
+        let engine = Arc::clone(&self.engine);
+        blocking(move || engine.partition_sizes())
+            .await
+            .and_then(|sizes| sizes.get(&id).copied())
+            .unwrap_or(0)
     }
-}
 
-fn check_is_node(config: &NodeConfig, credentials: &Credentials) -> Result<(), StartError> {
-    let refuse = |detail: String| StartError::NotANode {
-        file: config.identity.certificate.clone(),
-        detail,
-    };
-    let certificate = credentials
-        .certificate()
-        .ok_or_else(|| refuse(PeerError::Missing.to_string()))?;
-    match Peer::from_certificate(certificate) {
-        Ok(peer) if peer.role == Role::Node => Ok(()),
-        Ok(peer) => Err(refuse(format!("it is client {}'s", peer.name))),
-        Err(error) => Err(refuse(error.to_string())),
+    /// Ends the node, with the reason.
+    fn end(&self, cause: String) {
+        tracing::error!(cause, "the node cannot go on");
+        self.report.send_replace(Some(cause));
     }
-}
 
-async fn resolve(listen: &str) -> Result<SocketAddr, StartError> {
-    let fail = |detail: String| StartError::Resolve {
-        listen: listen.to_owned(),
-        detail,
-    };
-    let mut addresses = tokio::net::lookup_host(listen)
-        .await
-        .map_err(|error| fail(error.to_string()))?;
-    addresses
-        .next()
-        .ok_or_else(|| fail("it has no address".into()))
+    /// Sentences for people about what is not as it should be.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        warnings.extend(self.engine.found_damage().map(|damage| {
+            format!("the disk did not come back whole: {damage}; votes count again partition by partition as leaders catch it up")
+        }));
+        for partition in self.partitions.running() {
+            warnings.extend(
+                partition
+                    .status()
+                    .failed
+                    .map(|cause| format!("partition {} cannot go on here: {cause}", partition.id)),
+            );
+        }
+        warnings
+    }
+
+    /// Leaves the ring for as long as this node is down: others lead what it led before it stops answering.
+    async fn hand_over(&self) {
+        let leads = |map: &ClusterMap| {
+            let mut partitions = map.partitions().iter();
+            partitions.any(|assignment| assignment.leader == self.me())
+        };
+        let map = self.map();
+        let others = map.nodes().iter().any(|node| {
+            node.id != self.me() && node.is_live() && self.is_alive(node.id)
+        });
+        if !others || !leads(&map) {
+            return self.gossip.leave().await;
+        }
+        let mut changes = self.control.map();
+        let handing = async {
+            self.gossip.leave().await;
+            let command = ControlCommand::NodeDown { node: self.me() };
+            if let Err(error) = self.control.propose(command).await {
+                tracing::warn!(%error, "could not hand leadership over before stopping");
+                return;
+            }
+            let gone = |map: &ClusterMap| {
+                let mut partitions = map.partitions().iter();
+                !leads(map) && partitions.all(|assignment| assignment.is_activated())
+            };
+            let _ = changes.wait_for(|map| gone(map)).await;
+        };
+        if tokio::time::timeout(HAND_OVER_TIMEOUT, handing).await.is_err() {
+            tracing::warn!("others did not take over in time; they will when this node is gone");
+        }
+    }
 }

@@ -46,6 +46,14 @@ pub(super) fn no_such_topic(name: &str) -> Error {
     )
 }
 
+/// A partition that cannot go on at this node.
+pub(super) fn partition_failed(id: mesh_ring::ids::PartitionId, cause: &str) -> Error {
+    error(
+        ErrorCode::Corrupt,
+        format!("partition {id} cannot go on at this node: {cause}: other replicas may"),
+    )
+}
+
 /// More replicas were asked for than a cluster of `have` nodes has.
 pub(super) fn not_enough_replicas(need: u32, have: u32) -> Error {
     error(
@@ -91,7 +99,8 @@ pub(super) fn of_read(reason: &ReadError) -> Error {
             ..error(ErrorCode::OffsetBeyondEnd, message)
         },
         ReadError::Damaged(_) => error(ErrorCode::Corrupt, message),
-        ReadError::Store(_) => error(ErrorCode::Internal, message),
+        ReadError::JournalGone { .. } | ReadError::Store(_) => error(ErrorCode::Internal, message),
+        ReadError::Incomplete => error(ErrorCode::NotReplica, message),
     }
 }
 

@@ -4,16 +4,21 @@
 //! chunks of memory and what QUIC may send ahead.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_engine::batch::BatchHeader;
 use mesh_engine::{ReadError, TopicMeta};
 use mesh_ring::ids::{Offset, PartitionId, TopicId, TopicKey};
 use mesh_ring::name::CursorName;
+use tokio::time::Instant;
 
 use super::commits::Watch;
 use super::connection::Stream;
-use super::{Shared, reply, unary};
+use super::partition::Partition;
+use super::requests::access::topic_name;
+use super::requests::topics::lookup;
+use super::{Shared, reply};
 use crate::identity::Access;
 use crate::tasks::blocking;
 use crate::wire::TAIL_FRAME_BYTES;
@@ -22,6 +27,9 @@ use crate::wire::proto::{
     self, Error, ErrorCode, TailBatches, TailEnd, TailFrame, TailOpen, TailStarted,
     tail_frame::Kind, tail_open::Start,
 };
+
+/// How long a tail that begins waits for this copy to have what the leader has.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
 
 /// A tail that may begin.
 struct Tail {
@@ -59,10 +67,18 @@ pub(super) async fn serve(shared: Arc<Shared>, mut stream: Stream, open: TailOpe
 }
 
 async fn run(shared: &Arc<Shared>, stream: &mut Stream, open: TailOpen) -> Result<Offset, Cut> {
-    let name = unary::topic_name(&stream.peer, Access::Read, &open.topic).map_err(Cut::Refused)?;
+    let name = topic_name(&stream.peer, Access::Read, &open.topic).map_err(Cut::Refused)?;
+    let id = shared.map().partition(name.as_bytes());
+    let Some(partition) = shared.partitions.get(id) else {
+        return Err(Cut::Refused(shared.not_replica(id)));
+    };
+    let end = find_end(shared, &partition, &open)
+        .await
+        .map_err(Cut::Refused)?;
+    let leaderless = end == End::Local;
     let beginning = {
         let shared = Arc::clone(shared);
-        blocking(move || begin(&shared, &unary::lookup(&shared, &name)?, &open))
+        blocking(move || begin(&shared, &lookup(&shared, &name)?, &open, end))
     };
     let mut tail = beginning
         .await
@@ -72,6 +88,7 @@ async fn run(shared: &Arc<Shared>, stream: &mut Stream, open: TailOpen) -> Resul
         topic: Some(tail.topic.into()),
         from: tail.next,
         until: tail.until,
+        leaderless,
     };
     send(&mut stream.writer, Kind::Started(started), []).await?;
 
@@ -82,9 +99,13 @@ async fn run(shared: &Arc<Shared>, stream: &mut Stream, open: TailOpen) -> Resul
         let batches = reading
             .await
             .unwrap_or_else(|| Err(ReadError::Store("the read was lost".into())));
-        let batches = batches.map_err(|error| Cut::Refused(reply::of_read(&error)))?;
+        let batches = match batches {
+            // The client has seen more than this copy has committed yet.
+            Err(ReadError::BeyondEnd { .. }) => Vec::new(),
+            batches => batches.map_err(|error| Cut::Refused(reply::of_read(&error)))?,
+        };
         if batches.is_empty() {
-            wait(shared, &mut stream.writer, &mut watch).await?;
+            wait(shared, &partition, &mut stream.writer, &mut watch).await?;
             reading = read(shared, tail.topic, tail.next);
             continue;
         }
@@ -98,8 +119,44 @@ async fn run(shared: &Arc<Shared>, stream: &mut Stream, open: TailOpen) -> Resul
     Ok(tail.next)
 }
 
+/// Where the topic ends when a tail begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// This node leads: its own end.
+    Own,
+    /// The leader's, which this node has reached.
+    Leaders(Offset),
+    /// There is no leader to ask: what this node knows to be committed.
+    Local,
+}
+
+/// Asks the leader where the topic ends, and waits until this node has it all.
+async fn find_end(
+    shared: &Arc<Shared>,
+    partition: &Partition,
+    open: &TailOpen,
+) -> Result<End, Error> {
+    if partition.leads() {
+        return Ok(End::Own);
+    }
+    let described = match shared.ask_leader(partition.id, &open.topic).await {
+        Ok(Some(described)) => described,
+        Ok(None) => return Ok(End::Local),
+        Err(error) => return Err(error),
+    };
+    let topic = described.topic.as_ref().map(TopicKey::try_from);
+    let Some(Ok(topic)) = topic else {
+        return Err(reply::internal());
+    };
+    let deadline = Instant::now() + CATCH_UP_WAIT;
+    shared
+        .wait_for_commit(topic, described.next, deadline)
+        .await?;
+    Ok(End::Leaders(described.next))
+}
+
 /// Finds where the tail starts and ends.
-fn begin(shared: &Shared, topic: &TopicMeta, open: &TailOpen) -> Result<Tail, Error> {
+fn begin(shared: &Shared, topic: &TopicMeta, open: &TailOpen, end: End) -> Result<Tail, Error> {
     let key = topic.key;
     if open.incarnation.is_some_and(|wanted| wanted != key.into()) {
         return Err(reply::of_read(&ReadError::TopicDeleted));
@@ -107,11 +164,15 @@ fn begin(shared: &Shared, topic: &TopicMeta, open: &TailOpen) -> Result<Tail, Er
     let engine = &shared.engine;
     let failed = |error: ReadError| reply::of_read(&error);
     let extent = engine.describe(key).map_err(failed)?;
+    let last = match end {
+        End::Leaders(next) => next.min(extent.next),
+        End::Own | End::Local => extent.next,
+    };
     let next = match &open.start {
         None | Some(Start::First(_)) => extent.first,
         Some(Start::Offset(offset)) => *offset,
         Some(Start::TimeMs(time_ms)) => engine.offset_at_time(key, *time_ms).map_err(failed)?,
-        Some(Start::Last(records)) => extent.next.saturating_sub(*records).max(extent.first),
+        Some(Start::Last(records)) => last.saturating_sub(*records).max(extent.first),
         Some(Start::Cursor(name)) => {
             let name = CursorName::new(name).map_err(reply::invalid)?;
             engine
@@ -126,7 +187,9 @@ fn begin(shared: &Shared, topic: &TopicMeta, open: &TailOpen) -> Result<Tail, Er
             first: extent.first,
         }));
     }
-    if next > extent.next {
+    // One that goes on elsewhere may have seen what this copy is only about to learn.
+    let resumes = open.incarnation.is_some() && end == End::Local;
+    if next > extent.next && !resumes {
         return Err(reply::of_read(&ReadError::BeyondEnd {
             from: next,
             next: extent.next,
@@ -134,7 +197,7 @@ fn begin(shared: &Shared, topic: &TopicMeta, open: &TailOpen) -> Result<Tail, Er
     }
     let until = match (open.follow, open.until) {
         (true, until) => until,
-        (false, until) => Some(until.unwrap_or(extent.next).min(extent.next)),
+        (false, until) => Some(until.unwrap_or(last).min(last).max(next)),
     };
     Ok(Tail {
         topic: key,
@@ -159,9 +222,15 @@ fn read(
 }
 
 /// Waits until there may be more to read.
-async fn wait(shared: &Shared, writer: &mut FrameWriter, watch: &mut Watch) -> Result<(), Cut> {
+async fn wait(
+    shared: &Shared,
+    partition: &Partition,
+    writer: &mut FrameWriter,
+    watch: &mut Watch,
+) -> Result<(), Cut> {
     tokio::select! {
         () = watch.changed() => Ok(()),
+        () = partition.ended() => Err(Cut::Refused(shared.not_replica(partition.id))),
         () = shared.tasks.stopping() => Err(Cut::Refused(reply::stopping())),
         () = writer.delivered() => Err(Cut::Lost),
     }

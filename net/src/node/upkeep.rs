@@ -4,13 +4,20 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mesh_engine::Stopped;
+use mesh_ring::control::ControlCommand;
+use mesh_ring::limits::PRODUCER_AGE_MS_MAX;
 use tokio::time::MissedTickBehavior;
 
 use super::Shared;
+use super::partition::{Change, Partition};
 use crate::tasks::blocking;
 
 /// How often retention and expiry are looked at.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
+
+/// How often the free space is looked at.
+const RESERVE_EVERY: Duration = Duration::from_secs(1);
 
 /// How long after its start a node first reads everything again, and how long after each end it does so once more.
 const SCRUB_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
@@ -20,6 +27,9 @@ pub(super) fn start(shared: &Arc<Shared>, scrub_bytes_per_second: u64) {
     shared
         .tasks
         .spawn("housekeeping", keep_house(Arc::clone(shared)));
+    shared
+        .tasks
+        .spawn("reserve", mind_the_reserve(Arc::clone(shared)));
     if scrub_bytes_per_second > 0 {
         shared
             .tasks
@@ -37,17 +47,92 @@ async fn keep_house(shared: Arc<Shared>) {
         }
         let engine = Arc::clone(&shared.engine);
         let pass = blocking(move || {
-            engine
-                .keep_house()
-                .map(|done| (done, engine.reclaim(false)))
-        });
-        match pass.await {
-            Some(Ok((done, reclaimed))) => {
-                if done.trimmed + done.swept + done.producers > 0 || reclaimed.moved {
-                    tracing::debug!(?done, ?reclaimed, "kept house");
-                }
+            let now_ms = engine.judge_ages()?;
+            let swept = engine.sweep_bindings(now_ms);
+            let reclaimed = engine.reclaim(false);
+            if swept > 0 || reclaimed.moved {
+                tracing::debug!(swept, ?reclaimed, "kept house");
             }
-            Some(Err(_)) | None => return,
+            let hour = engine.is_producers_hour(now_ms);
+            let forget = hour.then(|| now_ms.saturating_sub(PRODUCER_AGE_MS_MAX));
+            Ok::<_, Stopped>((now_ms, forget))
+        });
+        let Some(Ok((now_ms, forget))) = pass.await else {
+            return;
+        };
+        for partition in shared.partitions.running() {
+            if partition.leads() {
+                tidy(&shared, &partition, now_ms, forget).await;
+            }
+        }
+    }
+}
+
+/// Proposes what is due in a partition that this node leads: the leader alone ends anything, by the journal, so that
+/// replicas never differ.
+async fn tidy(shared: &Arc<Shared>, partition: &Partition, now_ms: u64, forget: Option<u64>) {
+    let (engine, id) = (Arc::clone(&shared.engine), partition.id);
+    let due = blocking(move || {
+        let mut changes: Vec<Change> = engine
+            .retention_due(id, now_ms)
+            .into_iter()
+            .map(|(topic, first)| Change::Trim { topic, first })
+            .collect();
+        if let Some(before_ms) = forget {
+            let producers = engine.producers_due(id, before_ms).into_iter();
+            changes.extend(producers.map(|(topic, producer)| Change::Expire {
+                topic,
+                producer,
+                before_ms,
+            }));
+        }
+        changes
+    });
+    for change in due.await.unwrap_or_default() {
+        if shared.change(partition, change).await.is_err() {
+            // Another leader, or this one later, does it.
+            return;
+        }
+    }
+}
+
+/// Gives leadership away while the disk's reserve is reached: other replicas may have room.
+async fn mind_the_reserve(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(RESERVE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut short = false;
+    loop {
+        tokio::select! {
+            () = shared.tasks.stopping() => return,
+            _ = ticks.tick() => {}
+        }
+        let was_short = std::mem::replace(&mut short, shared.engine.admit().is_err());
+        // Once for each shortage: where all disks are full, leadership must not go round in circles.
+        if !short || was_short {
+            continue;
+        }
+        let map = shared.map();
+        let commands: Vec<ControlCommand> = map
+            .assignments()
+            .filter(|(_, assignment)| {
+                assignment.leader == shared.me() && assignment.replicas.len() > 1
+            })
+            .map(|(partition, assignment)| ControlCommand::Resign {
+                partition,
+                epoch: assignment.epoch,
+                to: None,
+            })
+            .collect();
+        if commands.is_empty() {
+            continue;
+        }
+        tracing::warn!(
+            partitions = commands.len(),
+            "the disk's reserve is reached: leadership goes to other replicas"
+        );
+        if let Err(error) = shared.control.propose(ControlCommand::Batch { commands }).await {
+            tracing::warn!(%error, "could not give leadership away");
+            short = false;
         }
     }
 }

@@ -20,12 +20,19 @@ use restart::ConnectionIds;
 pub(crate) use restart::RestartKey;
 use socket::CuttingSocket;
 
-use crate::identity::{Credentials, IdentityError};
+use crate::identity::{Credentials, IdentityError, LiveIdentity};
 
 /// A connection over which nothing arrives for so long is lost.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client with nothing to say says so this often, well within [`IDLE_TIMEOUT`].
 pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// The same between nodes, which are to find each other again soon after a network came back. Longer than a node may
+/// stall on a loaded machine.
+pub const PEER_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// The same for nodes, well within [`PEER_IDLE_TIMEOUT`].
+pub const PEER_KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// Bytes of datagrams that wait to be sent, and that wait to be read. Beyond, the oldest are dropped.
+pub(crate) const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
 /// Most streams that one peer may have open at a time. Further ones wait at the peer.
 pub const STREAMS_MAX: u32 = 1024;
 
@@ -160,16 +167,83 @@ pub fn server_endpoint(
     credentials: &Credentials,
     tuning: &Tuning,
 ) -> Result<Endpoint, EndpointError> {
+    let config = server_config(credentials, tuning)?;
+    open(addr, Some(config), credentials.restart_key(), tuning)
+        .map_err(|source| EndpointError::Listen { addr, source })
+}
+
+fn server_config(
+    credentials: &Credentials,
+    tuning: &Tuning,
+) -> Result<ServerConfig, IdentityError> {
     let mut config = ServerConfig::with_crypto(Arc::new(credentials.server()?));
-    config.transport_config(Arc::new(tuning.transport()));
+    let mut transport = tuning.transport();
+    // Who it is shows only after the handshake; what a client sends goes unread, and costs no more than this.
+    transport.datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES));
+    config.transport_config(Arc::new(transport));
     // A client that moves is a new client.
     config.migration(false);
     config
         .max_incoming(WAITING_MAX)
         .incoming_buffer_size(WAITING_BYTES_MAX)
         .incoming_buffer_size_total(WAITING_BYTES_TOTAL_MAX);
-    open(addr, Some(config), credentials.restart_key(), tuning)
-        .map_err(|source| EndpointError::Listen { addr, source })
+    Ok(config)
+}
+
+/// Follows the files of `identity` and lets `endpoint` accept connections with what they hold. Established ones go on.
+/// Never ends.
+pub async fn follow_identity(endpoint: Endpoint, identity: LiveIdentity, tuning: Tuning) {
+    let mut changes = identity.changes();
+    let taking_over = async {
+        while changes.changed().await.is_ok() {
+            let credentials = Arc::clone(&changes.borrow_and_update());
+            match server_config(&credentials, &tuning) {
+                Ok(config) => endpoint.set_server_config(Some(config)),
+                Err(error) => tracing::warn!(%error, "the identity before stays in use"),
+            }
+        }
+    };
+    tokio::join!(identity.follow(), taking_over);
+}
+
+/// How a client dials with these credentials: for [`Endpoint::connect_with`], where they may have changed since the
+/// endpoint was opened.
+///
+/// # Errors
+/// [`IdentityError`].
+pub fn client_config(
+    credentials: &Credentials,
+    tuning: &Tuning,
+) -> Result<ClientConfig, IdentityError> {
+    let mut transport = tuning.transport();
+    transport
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_concurrent_bidi_streams(VarInt::from_u32(0));
+    let mut config = ClientConfig::new(Arc::new(credentials.client()?));
+    config.transport_config(Arc::new(transport));
+    Ok(config)
+}
+
+/// How a node dials another one: it soon knows when a connection is lost, and may send datagrams.
+///
+/// # Errors
+/// [`IdentityError`].
+pub(crate) fn peer_config(
+    credentials: &Credentials,
+    tuning: &Tuning,
+) -> Result<ClientConfig, IdentityError> {
+    let mut transport = tuning.transport();
+    transport
+        .keep_alive_interval(Some(PEER_KEEP_ALIVE))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(
+            PEER_IDLE_TIMEOUT.as_millis() as u32,
+        ))))
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);
+    let mut config = ClientConfig::new(Arc::new(credentials.client()?));
+    config.transport_config(Arc::new(transport));
+    Ok(config)
 }
 
 /// Opens an endpoint that dials addresses of `peer`'s family, from any free port.
@@ -185,12 +259,7 @@ pub fn client_endpoint(
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
-    let mut transport = tuning.transport();
-    transport
-        .keep_alive_interval(Some(KEEP_ALIVE))
-        .max_concurrent_bidi_streams(VarInt::from_u32(0));
-    let mut config = ClientConfig::new(Arc::new(credentials.client()?));
-    config.transport_config(Arc::new(transport));
+    let config = client_config(credentials, tuning)?;
     let mut endpoint = open(addr, None, credentials.restart_key(), tuning)
         .map_err(|source| EndpointError::Listen { addr, source })?;
     endpoint.set_default_client_config(config);

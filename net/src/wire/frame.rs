@@ -413,6 +413,9 @@ mod tests {
             let _ = read::<proto::Append>(&bytes);
             let _ = read::<proto::Appends>(&bytes);
             let _ = read::<proto::TailFrame>(&bytes);
+            let _ = read::<proto::ReplicaFrame>(&bytes);
+            let _ = read::<proto::ClusterMap>(&bytes);
+            let _ = read::<proto::NodeStatus>(&bytes);
         }
 
         #[test]

@@ -31,6 +31,7 @@ impl proto::Request {
         Self {
             version: PROTOCOL_VERSION,
             kind: Some(kind),
+            forwarded: false,
         }
     }
 }

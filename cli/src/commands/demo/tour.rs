@@ -112,7 +112,7 @@ impl<'a> Tour<'a> {
         let (starting, log) = spawn(&self.dir.join(folder), "info")?;
         let last_lines = Arc::new(Mutex::new(VecDeque::new()));
         tokio::spawn(remember(log, last_lines.clone()));
-        starting.ready().await.map_err(|failure| {
+        starting.ready_in_time().await.map_err(|failure| {
             let lines = last_lines.lock().unwrap_or_else(PoisonError::into_inner);
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
             failure.at(format!("serve {folder} [{}]", lines.join(" | ")))

@@ -73,6 +73,17 @@ pub(super) struct Settled {
     pub(super) released: usize,
     /// The node stops or has stopped: nothing more will come of this connection.
     pub(super) leave: bool,
+    /// Something was appended: the topic is where it belongs.
+    pub(super) appended: bool,
+}
+
+/// Why nothing is sent for the moment.
+#[derive(Debug)]
+enum Hold {
+    /// One came before its predecessor, which is not known to be written or refused: both are sent again, in order.
+    Regroup,
+    /// The node does not lead the topic, or cannot append just now. Where it said so: who leads.
+    Adrift { leader: Option<String> },
 }
 
 /// The numbered batches of one topic, in their order.
@@ -82,8 +93,13 @@ pub(super) struct Flights {
     /// Stamp of the next batch. Every topic has a producer id of its own: one that is forgotten and met again never
     /// uses a number twice.
     next: Option<ProducerStamp>,
-    /// One was refused, so those after it will be, and are numbered anew once all are back.
-    renumber: bool,
+    /// One was refused, so those after it will be, and are numbered anew once all before it are settled and nothing is
+    /// under way. How many were before it: they may be written, and keep their numbers.
+    renumber: Option<usize>,
+    /// Nothing is sent until all are back.
+    hold: Option<Hold>,
+    /// What went wrong last, until something is appended.
+    trouble: Option<String>,
     /// The incarnation that the first acknowledgement named.
     incarnation: Option<proto::TopicId>,
 }
@@ -102,14 +118,48 @@ impl Flights {
     pub(super) fn has_room(&self) -> bool {
         let exhausted =
             self.next.is_some_and(|next| next.sequence == u32::MAX) && !self.queue.is_empty();
-        !self.renumber && !exhausted && self.queue.len() < FLIGHTS_MAX
+        self.renumber.is_none()
+            && self.hold.is_none()
+            && !exhausted
+            && self.queue.len() < FLIGHTS_MAX
+    }
+
+    /// Whether something is under way.
+    fn is_sent(&self) -> bool {
+        self.queue
+            .iter()
+            .any(|flight| matches!(flight.state, State::Sent(_)))
+    }
+
+    /// Whether another node is to be found, and nothing is under way on this one any more. Where the node said so: the
+    /// address of the leader. What is not settled can be sent from now on.
+    pub(super) fn take_adrift(&mut self) -> Option<Option<String>> {
+        if self.is_sent() {
+            return None;
+        }
+        match self.hold.take() {
+            Some(Hold::Adrift { leader }) => Some(leader),
+            _ => None,
+        }
+    }
+
+    /// What went wrong last, in the words of a message.
+    pub(super) fn trouble(&self) -> String {
+        self.trouble
+            .as_ref()
+            .map_or_else(String::new, |trouble| format!(": {trouble}"))
     }
 
     /// The next one that was numbered and has to be sent, under the number `request`.
     pub(super) fn resend(&mut self, request: u64) -> Option<Outgoing> {
+        if self.hold.is_some() {
+            return None;
+        }
+        let valid = self.renumber.unwrap_or(self.queue.len());
         let flight = self
             .queue
             .iter_mut()
+            .take(valid)
             .find(|flight| flight.state == State::Unsent)?;
         flight.state = State::Sent(request);
         flight.attempts = flight.attempts.saturating_add(1);
@@ -164,7 +214,11 @@ impl Flights {
     }
 
     /// The connection went: what was under way is to be sent again, with the numbers that it has.
-    pub(super) fn lost(&mut self) {
+    pub(super) fn lost(&mut self, cause: &str) {
+        self.hold = None;
+        if !cause.is_empty() {
+            self.trouble = Some(cause.into());
+        }
         for flight in &mut self.queue {
             if matches!(flight.state, State::Sent(_)) {
                 flight.state = State::Unsent;
@@ -182,58 +236,88 @@ impl Flights {
         let settled = match answer.error {
             None => {
                 self.incarnation = answer.topic.or(self.incarnation);
+                self.trouble = None;
                 let (first, last, epoch) = (answer.first, answer.last, answer.epoch);
-                self.settle(
-                    at,
-                    Ok(Appended {
-                        first,
-                        last,
-                        epoch,
-                        synced: synced.clone(),
-                    }),
-                )
+                let appended = Appended {
+                    first,
+                    last,
+                    epoch,
+                    synced: synced.clone(),
+                };
+                Settled {
+                    appended: true,
+                    ..self.settle(at, Ok(appended))
+                }
             }
             Some(error) => self.refused(at, error),
         };
         self.renumber_if_all_back();
+        if matches!(self.hold, Some(Hold::Regroup)) && !self.is_sent() {
+            self.hold = None;
+        }
         settled
     }
 
     fn refused(&mut self, at: usize, error: proto::Error) -> Settled {
+        let follows_refused = self.renumber.is_some_and(|kept| at >= kept);
         let flight = &mut self.queue[at];
-        match error.code() {
-            ErrorCode::Stopping | ErrorCode::Stopped => {
+        let code = error.code();
+        match code {
+            ErrorCode::Stopping
+            | ErrorCode::Stopped
+            | ErrorCode::NotLeader
+            | ErrorCode::NotReplica
+            | ErrorCode::NotEnoughReplicas
+            | ErrorCode::WrongNode
+            | ErrorCode::Unavailable => {
                 flight.state = State::Unsent;
+                self.trouble = Some(error.message);
+                self.hold = Some(Hold::Adrift {
+                    leader: error.leader,
+                });
                 return Settled {
-                    released: 0,
-                    leave: true,
+                    leave: matches!(code, ErrorCode::Stopping | ErrorCode::Stopped),
+                    ..Settled::default()
                 };
+            }
+            // Its predecessor is not settled either: that one's answer decides.
+            ErrorCode::SequenceGap if at > 0 && !follows_refused => {
+                flight.state = State::Unsent;
+                self.hold.get_or_insert(Hold::Regroup);
+                return Settled::default();
             }
             // Not written, as the batch before it was not; or the topic has forgotten this producer, or is another one.
             // The first number of all is refused for no such reason: anew would end the same way.
             ErrorCode::SequenceGap | ErrorCode::UnknownProducer
-                if flight.sequence > 0 || self.renumber =>
+                if flight.sequence > 0 || follows_refused =>
             {
                 let known =
-                    error.code() == ErrorCode::SequenceGap || flight.attempts == 1 || self.renumber;
-                self.renumber = true;
+                    code == ErrorCode::SequenceGap || flight.attempts == 1 || follows_refused;
                 if known {
                     flight.state = State::Held;
+                    self.renumber_from(at);
                     return Settled::default();
                 }
-                return self.settle(
+                let settled = self.settle(
                     at,
                     Err(ClientError::Unavailable(
                         "the topic no longer remembers this producer; the record may have been written".into(),
                     )),
                 );
+                self.renumber_from(at);
+                return settled;
             }
             ErrorCode::TopicDeleted => self.incarnation = None,
             _ => {}
         }
+        let settled = self.settle(at, Err(error.into()));
         // Those after it count on its number.
-        self.renumber = true;
-        self.settle(at, Err(error.into()))
+        self.renumber_from(at);
+        settled
+    }
+
+    fn renumber_from(&mut self, at: usize) {
+        self.renumber = Some(self.renumber.map_or(at, |kept| kept.min(at)));
     }
 
     fn settle(&mut self, at: usize, result: Result<Appended, ClientError>) -> Settled {
@@ -241,24 +325,24 @@ impl Flights {
             flight.completion.resolve(result);
             flight.counted
         });
+        if let Some(kept) = &mut self.renumber
+            && at < *kept
+        {
+            *kept -= 1;
+        }
         Settled {
             released,
-            leave: false,
+            ..Settled::default()
         }
     }
 
-    /// Numbers what was held back from the start of a new epoch, once nothing is under way: whatever of the old epoch
-    /// still wanders about can then no longer be appended.
+    /// Numbers what is to be numbered anew from the start of a new epoch, once all before it is settled and nothing is under
+    /// way: whatever of the old epoch still wanders about can then no longer be appended.
     fn renumber_if_all_back(&mut self) {
-        if !self.renumber
-            || self
-                .queue
-                .iter()
-                .any(|flight| matches!(flight.state, State::Sent(_)))
-        {
+        if self.renumber != Some(0) || self.is_sent() {
             return;
         }
-        self.renumber = false;
+        self.renumber = None;
         let mut stamp = renewed(self.next);
         for flight in &mut self.queue {
             match restamped(&flight.batch, stamp) {
@@ -276,14 +360,15 @@ impl Flights {
 
     /// Tells the publishers of what is beyond its deadline. The batches stay: those after them count on their numbers.
     pub(super) fn expire(&mut self, now: Instant) {
+        let trouble = self.trouble();
         for flight in self
             .queue
             .iter()
             .filter(|flight| flight.deadline <= now && !flight.completion.is_resolved())
         {
-            flight.completion.resolve(Err(ClientError::Unavailable(
-                "no acknowledgement within the timeout; the record may have been written".into(),
-            )));
+            flight.completion.resolve(Err(ClientError::Unavailable(format!(
+                "no acknowledgement within the timeout{trouble}; the record may have been written"
+            ))));
         }
     }
 
@@ -292,7 +377,8 @@ impl Flights {
         let failed = std::mem::take(&mut self.queue);
         // Whether they were written is not known, so their numbers must not be used again.
         self.next = self.next.map(|next| renewed(Some(next)));
-        self.renumber = false;
+        self.renumber = None;
+        self.hold = None;
         failed
             .into_iter()
             .map(|flight| {

@@ -1,4 +1,4 @@
-//! Where publishers leave records and the driver takes batches.
+//! Where publishers leave records and lanes take batches.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{completion::Completion, flights::Flights};
+use super::{completion::Completion, router::Stray, topic::Topic};
 use crate::client::ClientError;
 
 /// A gathering batch is closed at this size, in encoded bytes, and the next one begun.
@@ -45,6 +45,10 @@ impl Inflight {
     pub(crate) fn close(&self) {
         self.permits.close();
         self.closed.send_replace(true);
+    }
+
+    fn is_closed(&self) -> bool {
+        *self.closed.borrow()
     }
 
     pub(super) async fn closed(&self) {
@@ -121,9 +125,9 @@ pub(super) struct Gather {
     open: Option<Pending>,
     /// Batches that are closed, the oldest first.
     closed: VecDeque<Pending>,
-    /// Whether the driver has been told, and will look.
+    /// Whether a lane or the router has been told, and will look.
     queued: bool,
-    /// The driver wants to be told from so many gathered bytes on.
+    /// It is to be told from so many gathered bytes on.
     wake_bytes: usize,
     /// The size of the batch before, as a first guess of the next one's.
     capacity: usize,
@@ -147,10 +151,17 @@ impl Gather {
         open
     }
 
-    /// The driver has looked, and asks to be told again from `wake_bytes` on.
+    /// A lane has looked, and asks to be told again from `wake_bytes` on.
     pub(super) fn looked(&mut self, wake_bytes: usize) {
         self.queued = false;
         self.wake_bytes = wake_bytes;
+    }
+
+    /// As if somebody had looked, where nothing is there to see.
+    pub(super) fn looked_if_empty(&mut self) {
+        if self.is_empty() {
+            self.looked(0);
+        }
     }
 
     /// Takes out what has waited beyond its deadline.
@@ -185,7 +196,7 @@ impl Gather {
         self.closed.extend(self.open.take());
     }
 
-    /// Whether the driver must be told of what was added.
+    /// Whether somebody must be told of what was added.
     fn must_tell(&mut self) -> bool {
         let open = self
             .open
@@ -199,40 +210,16 @@ impl Gather {
     }
 }
 
-/// One topic of one producer.
-#[derive(Debug)]
-pub(super) struct Topic {
-    pub(super) name: Arc<str>,
-    gather: Mutex<Gather>,
-    /// Only the driver looks here.
-    flights: Mutex<Flights>,
-}
-
-impl Topic {
-    pub(super) fn gather(&self) -> MutexGuard<'_, Gather> {
-        self.gather.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn flights(&self) -> MutexGuard<'_, Flights> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_idle(&self) -> bool {
-        // One lock at a time: the driver takes both, the other way round.
-        let nothing_waits = self.gather().is_empty();
-        nothing_waits && self.flights().is_empty()
-    }
-}
-
-/// What the publishers and the driver of one producer share.
+/// What the publishers, the router and the lanes of one producer share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) inflight: Arc<Inflight>,
     compression: Compression,
     pub(super) create: bool,
     topics: RwLock<HashMap<Arc<str>, Arc<Topic>>>,
-    /// Topics that the driver has been told of.
-    told: Mutex<Vec<Arc<Topic>>>,
+    /// Topics that have something to send and are on no lane.
+    strays: Mutex<Vec<Stray>>,
+    /// Tells the router of strays, and that the last handle is gone.
     pub(super) wake: Notify,
     /// Whether the last publisher's handle is gone.
     pub(super) orphaned: AtomicBool,
@@ -245,7 +232,7 @@ impl Shared {
             compression,
             create,
             topics: RwLock::default(),
-            told: Mutex::default(),
+            strays: Mutex::default(),
             wake: Notify::new(),
             orphaned: AtomicBool::new(false),
         }
@@ -314,14 +301,18 @@ impl Shared {
         BatchBuilder::with_capacity(self.compression, bytes)
     }
 
-    /// The topics of which the driver was told since it asked last.
-    pub(super) fn take_told(&self, into: &mut VecDeque<Arc<Topic>>) {
-        into.extend(
-            self.told
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .drain(..),
-        );
+    /// Hands a topic to the router.
+    pub(super) fn stray(&self, stray: Stray) {
+        self.strays
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(stray);
+        self.wake.notify_one();
+    }
+
+    /// The topics that the router was handed since it asked last.
+    pub(super) fn take_strays(&self) -> Vec<Stray> {
+        std::mem::take(&mut *self.strays.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Every topic that has something.
@@ -348,12 +339,11 @@ impl Shared {
     fn tell(&self, topic: Arc<Topic>, mut gather: MutexGuard<'_, Gather>) {
         let tell = gather.must_tell();
         drop(gather);
-        if tell {
-            self.told
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(topic);
-            self.wake.notify_one();
+        if self.inflight.is_closed() {
+            // Nobody looks any more.
+            topic.fail(&client_closed(), self);
+        } else if tell && !topic.lane().is_some_and(|lane| lane.offer(&topic)) {
+            self.stray(Stray::new(topic));
         }
     }
 
@@ -373,13 +363,9 @@ impl Shared {
             topics.retain(|_, topic| Arc::strong_count(topic) > 1 || !topic.is_idle());
         }
         let name: Arc<str> = name.into();
-        let topic = topics.entry(name.clone()).or_insert_with(|| {
-            Arc::new(Topic {
-                name,
-                gather: Mutex::default(),
-                flights: Mutex::default(),
-            })
-        });
+        let topic = topics
+            .entry(name.clone())
+            .or_insert_with(|| Arc::new(Topic::new(name)));
         Ok(topic.clone())
     }
 }

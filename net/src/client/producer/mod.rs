@@ -1,12 +1,14 @@
 //! Publishing: concurrent calls share batches, batches share the connection, retries append nothing twice.
 //!
-//! Records wait in `gather`, numbered batches in `flights`; the `driver` moves them and tells their publishers through
-//! one `completion` a batch.
+//! Records wait in `gather`, numbered batches in `flights`. The `router` puts each topic on the `lane` to its leader, which
+//! moves them; their publishers are told through one `completion` a batch.
 
 mod completion;
-mod driver;
 mod flights;
 mod gather;
+mod lane;
+mod router;
+mod topic;
 
 use std::sync::{
     Arc,
@@ -16,6 +18,7 @@ use std::sync::{
 use bytes::Bytes;
 pub(super) use gather::Inflight;
 use gather::Shared;
+use lane::Road;
 use mesh_engine::batch::{Compression, Record};
 
 use super::{Client, error::ClientError};
@@ -61,7 +64,7 @@ pub struct Producer(Arc<Handle>);
 #[derive(Debug)]
 struct Handle {
     shared: Arc<Shared>,
-    /// Keeps the driver alive.
+    /// Keeps the lanes alive.
     _client: Client,
 }
 
@@ -83,10 +86,14 @@ impl Producer {
         ));
         let mut writer = inner.id.to_vec();
         writer.extend(PRODUCERS.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-        inner.tasks.spawn(
-            "producer",
-            driver::run(shared.clone(), inner.link.clone(), writer.into()),
-        );
+        let road = Arc::new(Road {
+            shared: shared.clone(),
+            links: inner.links.clone(),
+            writer: writer.into(),
+            next_request: AtomicU64::new(0),
+        });
+        let routing = router::run(road, inner.producers.clone());
+        inner.producers.spawn("producer", routing);
         Self(Arc::new(Handle {
             shared,
             _client: client.clone(),

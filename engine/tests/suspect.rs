@@ -1,0 +1,139 @@
+//! A store that lost what it had acknowledged: it opens where there are other copies, and none of its replicas is trusted
+//! until a leader has caught it up.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use mesh_engine::{Engine, JournalEntry, OnDamage, OpenError, Options, Persist, salvage};
+use mesh_ring::ids::{Epoch, Index, PartitionId};
+use support::journal::*;
+use support::*;
+
+fn suspecting(bench: &Bench) -> Options {
+    Options {
+        on_damage: OnDamage::Suspect,
+        ..bench.options()
+    }
+}
+
+/// A store with a topic of which the write at `damaged` was acknowledged, and is flipped in the log.
+fn damaged(bench: &Bench) -> (std::path::PathBuf, Scribe, End) {
+    let engine = bench.open_engine();
+    let (mut scribe, mut end) = begun(&engine, "t");
+    let log = newest_log(&bench.data());
+    let flipped = fs::metadata(&log).unwrap().len() + 50;
+    for _ in 0..5 {
+        let entry = scribe.append(&mut end, &["x", "y"]);
+        write(&engine, scribe.partition, vec![entry]);
+    }
+    let promise = Persist {
+        promise: Some(Epoch(30)),
+        ..Persist::entries(PartitionId(7), Vec::<JournalEntry>::new())
+    };
+    persist(&engine, promise);
+    let data = bench.crashed_copy("damaged");
+    let log = data.join("db").join(log.file_name().unwrap());
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[flipped as usize] ^= 1;
+    fs::write(&log, bytes).unwrap();
+    (data, scribe, end)
+}
+
+fn suspects(engine: &Engine) -> Vec<bool> {
+    (0..8)
+        .map(|partition| engine.replica(PartitionId(partition)).unwrap().suspect)
+        .collect()
+}
+
+#[test]
+fn damage_makes_every_replica_suspect_and_keeps_what_is_lost_beside() {
+    let bench = Bench::new();
+    let (data, scribe, end) = damaged(&bench);
+    let refused = Engine::open(&data, bench.options()).err().unwrap();
+    assert!(matches!(refused, OpenError::WalDamaged { .. }), "{refused}");
+    assert_eq!(beside(&data), 0);
+
+    let engine = Engine::open(&data, suspecting(&bench)).unwrap();
+    let found = engine.found_damage().unwrap().to_owned();
+    assert!(found.contains("damaged at byte"), "{found}");
+    assert_eq!(beside(&data), 1);
+    assert_eq!(suspects(&engine), [true; 8]);
+    let replica = engine.replica(scribe.partition).unwrap();
+    assert_eq!(replica.last.index, Index(4), "the rest is lost");
+    assert_eq!(engine.replica(PartitionId(7)).unwrap().promised, Epoch(0));
+    assert_eq!(values(&engine, end.topic), ["a", "b", "c"]);
+    drop(engine);
+
+    // A leader catches one up; the others stay as they are, also in later runs.
+    let engine = Engine::open(&data, suspecting(&bench)).unwrap();
+    assert_eq!(engine.found_damage(), None, "the damage is known by now");
+    assert_eq!(suspects(&engine), [true; 8]);
+    let cleared = Persist {
+        suspect: Some(false),
+        ..Persist::entries(PartitionId(2), vec![])
+    };
+    persist(&engine, cleared);
+    drop(engine);
+    let engine = Engine::open(&data, bench.options()).unwrap();
+    let mut expected = [true; 8];
+    expected[2] = false;
+    assert_eq!(suspects(&engine), expected);
+}
+
+#[test]
+fn a_crash_between_the_cut_and_the_mark_forgets_nothing() {
+    let bench = Bench::new();
+    let (data, ..) = damaged(&bench);
+    // The salvage cuts and dies before any store is opened: what an operator does by hand.
+    assert_eq!(salvage(&data, true).unwrap().kept.len(), 1);
+    let engine = Engine::open(&data, bench.options()).unwrap();
+    assert!(engine.found_damage().is_some());
+    assert_eq!(suspects(&engine), [true; 8]);
+    drop(engine);
+    assert_eq!(bench.open_engine_at(&data).found_damage(), None);
+}
+
+#[test]
+fn the_boot_count_outlives_the_log() {
+    let bench = Bench::new();
+    let (data, ..) = damaged(&bench);
+    let engine = Engine::open(&data, suspecting(&bench)).unwrap();
+    let count = engine.boot();
+    drop(engine);
+    let copy = bench.dir.path().join("logless");
+    let engine = bench.open_engine_at(&data);
+    write(
+        &engine,
+        PartitionId(1),
+        vec![JournalEntry {
+            index: Index(1),
+            epoch: Epoch(1),
+            command: mesh_engine::Command::Barrier,
+            batch: None,
+        }],
+    );
+    copy_dir(&data, &copy);
+    // All that the last run wrote to its log is garbage.
+    let log = newest_log(&copy);
+    let bytes = fs::metadata(&log).unwrap().len();
+    assert!(bytes > 0);
+    fs::write(&log, noise(1, bytes as usize)).unwrap();
+    let engine = Engine::open(&copy, suspecting(&bench)).unwrap();
+    assert_eq!(engine.boot(), count + 2);
+    assert_eq!(engine.earlier_boots().next().unwrap().count, count + 1);
+}
+
+/// Files that hold what was cut off.
+fn beside(data: &Path) -> usize {
+    let files = fs::read_dir(data.join("db")).unwrap();
+    files
+        .filter(|file| {
+            let name = file.as_ref().unwrap().file_name();
+            name.to_string_lossy().contains(".torn-")
+        })
+        .count()
+}

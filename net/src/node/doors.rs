@@ -1,0 +1,44 @@
+//! What a partition's actor can make the node do.
+
+use std::sync::Arc;
+
+use mesh_ring::ids::{Epoch, Index, NodeId, PartitionId};
+use mesh_ring::replica::{Lane, Message, Report};
+
+use super::Shared;
+use super::partition::{Ask, Doors};
+use super::payload::Payload;
+use crate::tasks::blocking;
+
+/// The node, as its partitions see it.
+pub(super) struct NodeDoors(pub(super) Arc<Shared>);
+
+impl Doors for NodeDoors {
+    fn send(&self, to: NodeId, partition: PartitionId, message: Message<Payload>, lane: Lane) {
+        // What cannot be sent now is said again when it matters.
+        let _ = self.0.peers.send(to, partition, message, lane);
+    }
+
+    fn read(&self, id: PartitionId, to: NodeId, epoch: Epoch, from: Index, bytes: usize) {
+        let shared = Arc::clone(&self.0);
+        self.0.tasks.spawn("journal read", async move {
+            let engine = Arc::clone(&shared.engine);
+            let read = blocking(move || engine.read_entries(id, from, bytes)).await;
+            if let (Some(entries), Some(partition)) = (read, shared.partitions.get(id)) {
+                // A partition that has ended meanwhile needs no answer.
+                let _ = partition.send(Ask::Read { to, epoch, entries }).await;
+            }
+        });
+    }
+
+    fn report(&self, partition: PartitionId, report: Report) {
+        self.0.reports.push(partition, report);
+    }
+
+    fn rebuild(&self, partition: PartitionId, epoch: Epoch, node: NodeId) {
+        let shared = Arc::clone(&self.0);
+        self.0.tasks.spawn("rebuild request", async move {
+            shared.ask_to_rebuild(partition, epoch, node).await;
+        });
+    }
+}

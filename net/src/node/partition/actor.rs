@@ -1,0 +1,439 @@
+//! The loop: requests, messages and completions in; the core's effects out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_engine::{Engine, JournalEntry, Persist, ReadError};
+use mesh_ring::command::Command;
+use mesh_ring::ids::{Epoch, Index, NodeId, PartitionId};
+use mesh_ring::ledger::Ledger;
+use mesh_ring::replica::{
+    self, Config, Effect, Entry, Input, Lane, Limits, Message, Replica, Report, Role,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::ask::payload_of;
+use super::completions::Completions;
+use super::pending::{Fate, Pending};
+use super::{Ask, MAILBOX_ASKS_MAX, Partition, PartitionRole, Progress, Status};
+use crate::node::payload::Payload;
+use crate::node::peers::Admitted;
+
+/// Most requests and messages that are taken up before their effects are carried out: they share a write and a frame.
+const ASKS_AT_ONCE: usize = 256;
+
+/// Journal entries that are read at once when a partition is opened.
+const COMMANDS_AT_ONCE: usize = 1_024;
+
+/// How often a partition that waits for something looks at the time.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What the actor needs of the node.
+pub(in crate::node) trait Doors: Send + Sync + 'static {
+    /// Sends a message, or loses it.
+    fn send(&self, to: NodeId, partition: PartitionId, message: Message<Payload>, lane: Lane);
+    /// Reads the journal for a follower and answers by [`Ask::Read`].
+    fn read(&self, partition: PartitionId, to: NodeId, epoch: Epoch, from: Index, bytes: usize);
+    /// Tells the control plane, which may lose it.
+    fn report(&self, partition: PartitionId, report: Report);
+    /// The follower needs more than the journal has.
+    fn rebuild(&self, partition: PartitionId, epoch: Epoch, node: NodeId);
+}
+
+/// The owner of one partition on this node.
+pub(in crate::node) struct Actor<D> {
+    pub(super) id: PartitionId,
+    pub(super) engine: Arc<Engine>,
+    doors: Arc<D>,
+    pub(super) replica: Replica<Payload>,
+    pub(super) ledger: Ledger,
+    mailbox: mpsc::Receiver<Ask>,
+    status: watch::Sender<Status>,
+    progress: Arc<Progress>,
+    completions: Arc<Completions>,
+    pub(super) pending: Pending,
+    /// Decided and not yet proposed, in the order of their indexes.
+    pub(super) proposals: Vec<Payload>,
+    effects: Vec<Effect<Payload>>,
+    /// Bytes from other replicas that are being made durable, by the ticket that waits for them.
+    admitted: std::collections::VecDeque<(u64, Admitted)>,
+    /// The permit of the message that is being taken up.
+    admitting: Option<Admitted>,
+    /// Last entry that the ledger knows.
+    pub(super) known: Index,
+    persisted: u64,
+    applied: Index,
+    began: Instant,
+    next_tick: Instant,
+    ticked: bool,
+    pub(super) failed: Option<String>,
+}
+
+impl<D: Doors> Actor<D> {
+    /// Takes the partition up where the disk has it. Reads the journal's unchecked end; blocks.
+    ///
+    /// # Errors
+    /// The journal cannot be read: the partition stays closed, and nothing of it is changed.
+    pub(in crate::node) fn open(
+        id: PartitionId,
+        engine: Arc<Engine>,
+        doors: Arc<D>,
+    ) -> Result<(Actor<D>, Partition), ReadError> {
+        let durable = engine.replica(id)?;
+        let (known, commit) = (durable.last.index, durable.commit);
+        let ledger = load_ledger(&engine, id, commit)?;
+        let replica = Replica::new(engine.identity().node, &durable, Limits::default());
+        let (mailbox, asks) = mpsc::channel(MAILBOX_ASKS_MAX);
+        let (status, watched) = watch::channel(Status::default());
+        let progress = Arc::new(Progress::default());
+        let now = Instant::now();
+        let actor = Actor {
+            id,
+            engine,
+            doors,
+            replica,
+            ledger,
+            mailbox: asks,
+            status,
+            progress: Arc::clone(&progress),
+            completions: Arc::new(Completions::default()),
+            pending: Pending::default(),
+            proposals: Vec::new(),
+            effects: Vec::new(),
+            admitted: std::collections::VecDeque::new(),
+            admitting: None,
+            known,
+            persisted: 0,
+            applied: commit,
+            began: now,
+            next_tick: now,
+            ticked: true,
+            failed: None,
+        };
+        let partition = Partition {
+            id,
+            mailbox,
+            status: watched,
+            progress,
+        };
+        Ok((actor, partition))
+    }
+
+    /// Runs until the partition is let go or the node stops. What was accepted and is not committed is answered as
+    /// unknown: it may be there or not.
+    pub(in crate::node) async fn run(mut self, stop: CancellationToken) {
+        let mut asks = Vec::with_capacity(ASKS_AT_ONCE);
+        self.note();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = self.completions.rung() => {}
+                taken = self.mailbox.recv_many(&mut asks, ASKS_AT_ONCE) => {
+                    if taken == 0 {
+                        break;
+                    }
+                }
+                () = tokio::time::sleep_until(self.next_tick), if self.replica.wants_tick() => {
+                    self.next_tick = Instant::now() + TICK;
+                    self.ticked = true;
+                    self.step(Input::Tick);
+                }
+            }
+            self.take_completions();
+            for ask in asks.drain(..) {
+                self.take(ask);
+            }
+            self.propose();
+            self.carry_out();
+            if self.mailbox.is_empty() {
+                // Followers hear of commits with the next entries, or now where there are none.
+                let now = self.now_ms();
+                self.replica.flush(now, &mut self.effects);
+                self.carry_out();
+            }
+            self.note();
+            if let Some(cause) = self.completions.stopped() {
+                tracing::debug!(partition = %self.id, cause, "a partition ends with its store");
+                break;
+            }
+        }
+        self.lose_waiting();
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn step(&mut self, input: Input<Payload>) {
+        let now = self.now_ms();
+        self.replica.step(now, input, &mut self.effects);
+    }
+
+    fn take(&mut self, ask: Ask) {
+        match ask {
+            Ask::Append(append) => self.append(append),
+            Ask::Change { change, done } => self.change(change, done),
+            Ask::Configure(config) => self.configure(config),
+            Ask::Received { from, message, admitted } => {
+                // What was decided before comes before what the message changes.
+                self.propose();
+                self.admitting = Some(admitted);
+                self.step(Input::Received { from, message });
+                self.carry_out();
+                self.admitting = None;
+            }
+            Ask::Connected(node) => self.step(Input::Connected(node)),
+            Ask::Disconnected(node) => self.step(Input::Disconnected(node)),
+            Ask::Read { to, epoch, entries } => self.take_read(to, epoch, entries),
+        }
+    }
+
+    fn configure(&mut self, config: Config) {
+        self.propose();
+        self.step(Input::Configure(config));
+        self.carry_out();
+    }
+
+    fn take_read(&mut self, to: NodeId, epoch: Epoch, entries: Result<Vec<JournalEntry>, ReadError>) {
+        let input = match entries {
+            Ok(entries) => Input::Read {
+                to,
+                epoch,
+                entries: entries.iter().map(entry_of).collect(),
+            },
+            Err(error) => {
+                tracing::error!(partition = %self.id, %error, "cannot read the journal for a replica that is behind");
+                Input::ReadFailed { to, epoch }
+            }
+        };
+        self.step(input);
+    }
+
+    fn take_completions(&mut self) {
+        let persisted = self.completions.persisted_upto();
+        if persisted > self.persisted {
+            self.persisted = persisted;
+            while self
+                .admitted
+                .front()
+                .is_some_and(|(ticket, _)| *ticket <= persisted)
+            {
+                self.admitted.pop_front();
+            }
+            self.step(Input::Persisted(persisted));
+        }
+        if let Some(first) = self.completions.take_checkpointed() {
+            self.ledger.checkpoint_done();
+            self.step(Input::Forgotten(first));
+        }
+        self.carry_out();
+    }
+
+    /// Proposes what was decided.
+    fn propose(&mut self) {
+        if self.proposals.is_empty() {
+            return;
+        }
+        let payloads = std::mem::take(&mut self.proposals);
+        let now = self.now_ms();
+        let expected = self.replica.last().index.next();
+        match self.replica.propose(now, payloads, &mut self.effects) {
+            // The answers wait for these very indexes.
+            Ok(first) => assert_eq!(first, expected, "the core numbered a proposal otherwise"),
+            Err(refused) => {
+                self.ledger.truncate(expected);
+                self.known = Index(expected.0 - 1);
+                tracing::debug!(partition = %self.id, leader = ?refused.leader, "lost leadership before proposing");
+                self.lose_waiting();
+            }
+        }
+    }
+
+    /// Carries out every effect, and those that follow from them.
+    fn carry_out(&mut self) {
+        loop {
+            for effect in std::mem::take(&mut self.effects) {
+                self.perform(effect);
+            }
+            let applied = self.completions.applied_upto();
+            if applied > self.applied {
+                self.settle(applied);
+            }
+            if self.effects.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect<Payload>) {
+        match effect {
+            Effect::Persist { ticket, promise, suspect, truncate, entries } => {
+                self.persist(ticket, Persist {
+                    partition: self.id,
+                    promise,
+                    suspect,
+                    truncate,
+                    entries: entries.iter().map(journal_entry).collect(),
+                });
+            }
+            Effect::Send { to, message, lane } => self.doors.send(to, self.id, message, lane),
+            Effect::Read { to, epoch, from, bytes } => self.doors.read(self.id, to, epoch, from, bytes),
+            Effect::Commit(upto) => self.commit(upto),
+            Effect::Truncated(from) => tracing::info!(partition = %self.id, %from, "cut off entries that were never committed"),
+            Effect::Role(role) => self.change_role(role),
+            Effect::Report(report) => self.doors.report(self.id, report),
+            Effect::Behind { node } => self.doors.rebuild(self.id, self.replica.epoch(), node),
+        }
+    }
+
+    fn persist(&mut self, ticket: u64, persist: Persist) {
+        if let Err(error) = self.follow(&persist) {
+            self.fail(&error);
+        }
+        if let Some(permit) = self.admitting.take() {
+            self.admitted.push_back((ticket, permit));
+        }
+        let completions = Arc::clone(&self.completions);
+        self.engine
+            .submit_persist(persist, move |result| completions.persisted(ticket, result));
+    }
+
+    /// Lets the ledger know what the journal becomes; the leader's own decisions it knows already.
+    fn follow(&mut self, persist: &Persist) -> Result<(), ReadError> {
+        if let Some(from) = persist.truncate {
+            self.ledger.truncate(from);
+            self.known = self.known.min(Index(from.0 - 1));
+        }
+        let source = self.engine.source(self.id);
+        for entry in &persist.entries {
+            if entry.index > self.known {
+                self.ledger.follow(&source, entry.index, &entry.command)?;
+                self.known = entry.index;
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, upto: Index) {
+        let completions = Arc::clone(&self.completions);
+        self.engine
+            .submit_commit(self.id, upto, move |result| completions.applied(upto, result));
+    }
+
+    /// Everything up to here is applied.
+    fn settle(&mut self, upto: Index) {
+        self.applied = upto;
+        self.ledger.settle(upto);
+        self.step(Input::Applied(upto));
+        self.answer(upto);
+        if self.ledger.checkpoint_due()
+            && let Some(checkpoint) = self.ledger.checkpoint()
+        {
+            let completions = Arc::clone(&self.completions);
+            self.engine
+                .submit_checkpoint(self.id, checkpoint, move |result| completions.checkpointed(result));
+        }
+    }
+
+    /// Answers everyone whose entry is applied.
+    fn answer(&mut self, upto: Index) {
+        for (index, waiting) in self.pending.due(upto) {
+            let synced = self.replica.synced(index);
+            for waiting in waiting {
+                waiting(Fate::Settled(synced.clone()));
+            }
+        }
+    }
+
+    fn change_role(&mut self, role: Role) {
+        match role {
+            Role::Leading(_) => self.ledger.lead(),
+            Role::Follower { .. } | Role::TakingOver(_) => self.lose_waiting(),
+        }
+        let leader = self.replica.leader();
+        let (role, epoch) = (PartitionRole::from(role), self.replica.epoch());
+        tracing::debug!(partition = %self.id, ?role, %epoch, "role");
+        self.status.send_modify(|status| {
+            status.role = role;
+            status.epoch = epoch;
+            status.leader = leader;
+        });
+    }
+
+    /// Whoever waits learns that the outcome is open.
+    fn lose_waiting(&mut self) {
+        self.pending.lose(self.replica.leader());
+    }
+
+    /// The partition cannot go on here; what the disk has stays as it is.
+    pub(super) fn fail(&mut self, error: &ReadError) {
+        if self.failed.is_none() {
+            let cause = error.to_string();
+            tracing::error!(partition = %self.id, cause, "a partition cannot go on");
+            self.failed = Some(cause.clone());
+            self.status.send_modify(|status| status.failed = Some(cause));
+        }
+    }
+
+    fn note(&mut self) {
+        self.progress
+            .note(self.replica.last().index, self.replica.commit());
+        // Looked at by people: as often as ticks come, and once when they end, is often enough.
+        if self.ticked || !self.replica.wants_tick() {
+            self.ticked = false;
+            self.progress.note_lag(self.replica.lag());
+        }
+        let suspect = self.replica.is_suspect();
+        if self.status.borrow().suspect != suspect {
+            self.status.send_modify(|status| status.suspect = suspect);
+        }
+    }
+}
+
+fn journal_entry(entry: &Entry<Payload>) -> JournalEntry {
+    let (command, batch) = match &entry.payload {
+        replica::Payload::Barrier => (Command::Barrier, None),
+        replica::Payload::Command(payload) => (payload.command().clone(), payload.batch().cloned()),
+    };
+    JournalEntry {
+        index: entry.index,
+        epoch: entry.epoch,
+        command,
+        batch,
+    }
+}
+
+fn entry_of(entry: &JournalEntry) -> Entry<Payload> {
+    let payload = match entry.command {
+        Command::Barrier => replica::Payload::Barrier,
+        _ => replica::Payload::Command(payload_of(entry)),
+    };
+    Entry {
+        epoch: entry.epoch,
+        index: entry.index,
+        payload,
+    }
+}
+
+/// The ledger as the journal has it, up to its last entry.
+fn load_ledger(engine: &Engine, id: PartitionId, commit: Index) -> Result<Ledger, ReadError> {
+    let checkpointed = engine.checkpointed(id)?;
+    let mut ledger = Ledger::new(checkpointed);
+    let source = engine.source(id);
+    let mut from = checkpointed.upto.next();
+    loop {
+        let commands = engine.commands(id, from, COMMANDS_AT_ONCE)?;
+        let Some((last, _)) = commands.last() else {
+            break;
+        };
+        from = last.next();
+        for (index, command) in commands {
+            ledger.follow(&source, index, &command)?;
+        }
+    }
+    ledger.settle(commit);
+    Ok(ledger)
+}

@@ -1,0 +1,324 @@
+//! The partitions that this node keeps: which run here, by the cluster map.
+//!
+//! One task follows the map. For each partition that the map gives this node it runs an actor and tells it what the map
+//! says; a partition whose data has to come from elsewhere first is pulled by `transfer`; one that the map has given
+//! to others for good is let go and its data dropped.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use mesh_engine::ReadError;
+use mesh_ring::ids::{Epoch, NodeId, PartitionId};
+use mesh_ring::map::{Assignment, ClusterMap};
+use mesh_ring::replica::Config;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::doors::NodeDoors;
+use super::partition::{Actor, Ask, Partition};
+use super::peers::PeerEvent;
+use super::soon::Soon;
+use super::{Shared, transfer};
+use crate::tasks::blocking;
+
+/// The partitions of this node, by number.
+#[derive(Debug, Default)]
+pub(super) struct Partitions {
+    slots: RwLock<BTreeMap<PartitionId, Slot>>,
+}
+
+/// What there is of one partition.
+#[derive(Clone, Debug)]
+enum Slot {
+    Running(Partition, Stop),
+    /// Its data is on its way here.
+    Arriving(Stop),
+    /// It cannot be opened; the log says why.
+    Closed,
+}
+
+/// Ends what runs in a slot, and tells when it has ended.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stop {
+    wanted: CancellationToken,
+    ended: CancellationToken,
+}
+
+impl Stop {
+    pub(super) fn wanted(&self) -> &CancellationToken {
+        &self.wanted
+    }
+
+    pub(super) fn note_end(&self) {
+        self.ended.cancel();
+    }
+
+    async fn and_wait(&self) {
+        self.wanted.cancel();
+        self.ended.cancelled().await;
+    }
+}
+
+impl Partitions {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<PartitionId, Slot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<PartitionId, Slot>> {
+        self.slots.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self, id: PartitionId) -> Option<Slot> {
+        self.read().get(&id).cloned()
+    }
+
+    fn set(&self, id: PartitionId, slot: Slot) {
+        self.write().insert(id, slot);
+    }
+
+    /// The partition, where it runs here.
+    pub(super) fn get(&self, id: PartitionId) -> Option<Partition> {
+        match self.read().get(&id) {
+            Some(Slot::Running(partition, _)) => Some(partition.clone()),
+            _ => None,
+        }
+    }
+
+    /// All that run here.
+    pub(super) fn running(&self) -> Vec<Partition> {
+        let slots = self.read();
+        let running = slots.values().filter_map(|slot| match slot {
+            Slot::Running(partition, _) => Some(partition.clone()),
+            _ => None,
+        });
+        running.collect()
+    }
+}
+
+/// What the map says of a partition, in the words of the replication core.
+fn config(assignment: &Assignment) -> Config {
+    Config {
+        epoch: assignment.epoch,
+        leader: assignment.leader,
+        replicas: assignment.replicas.clone(),
+        learners: assignment.learners.clone(),
+        activated: assignment.activated.clone(),
+    }
+}
+
+/// Tells every partition that a node can be reached, or not any more.
+pub(super) async fn follow_peers(shared: Arc<Shared>, mut events: mpsc::Receiver<PeerEvent>) {
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = shared.tasks.stopping() => return,
+        };
+        let Some(event) = event else { return };
+        for partition in shared.partitions.running() {
+            let ask = match event {
+                PeerEvent::Connected(node) => Ask::Connected(node),
+                PeerEvent::Disconnected(node) => Ask::Disconnected(node),
+            };
+            // One that has just ended needs to know nothing.
+            let _ = partition.send(ask).await;
+        }
+    }
+}
+
+/// Keeps what runs here in line with the map, until the node stops.
+pub(super) async fn follow_map(shared: Arc<Shared>) {
+    let mut map = shared.control.map();
+    let mut told: BTreeMap<PartitionId, Config> = BTreeMap::new();
+    loop {
+        let now = Arc::clone(&map.borrow_and_update());
+        shared.take_map(&now);
+        // Before this start is registered, the map speaks of an earlier one, which may have led.
+        let registered = now.node(shared.me()).is_some_and(|member| {
+            member.boot.count == shared.engine.boot()
+        });
+        if registered {
+            for (id, assignment) in now.assignments() {
+                settle(&shared, &now, id, assignment, &mut told).await;
+            }
+        }
+        tokio::select! {
+            changed = map.changed() => if changed.is_err() { return },
+            () = shared.again.notified() => {}
+            () = shared.tasks.stopping() => return,
+        }
+    }
+}
+
+async fn settle(
+    shared: &Arc<Shared>,
+    map: &ClusterMap,
+    id: PartitionId,
+    assignment: &Assignment,
+    told: &mut BTreeMap<PartitionId, Config>,
+) {
+    let slot = shared.partitions.slot(id);
+    if !assignment.needs_copy(shared.me()) {
+        told.remove(&id);
+        if let Some(slot) = slot {
+            let_go(shared, id, slot).await;
+        }
+        return;
+    }
+    let config = config(assignment);
+    match slot {
+        Some(Slot::Running(partition, _)) => {
+            if told.get(&id) != Some(&config) {
+                told.insert(id, config.clone());
+                // Where the actor has ended, the node stops.
+                let _ = partition.send(Ask::Configure(config)).await;
+            }
+        }
+        Some(Slot::Arriving(_) | Slot::Closed) => {}
+        None => {
+            told.remove(&id);
+            begin(shared, map, id, assignment).await;
+            if let Some(partition) = shared.partitions.get(id) {
+                told.insert(id, config.clone());
+                let _ = partition.send(Ask::Configure(config)).await;
+            }
+        }
+    }
+}
+
+/// Opens a partition that is not open, or has its data brought here first.
+async fn begin(shared: &Arc<Shared>, map: &ClusterMap, id: PartitionId, assignment: &Assignment) {
+    let me = shared.me();
+    let engine = Arc::clone(&shared.engine);
+    let held = blocking(move || engine.holds(id)).await;
+    let voted = assignment.activated.replicas.contains(&me);
+    let founded = assignment.activated.epoch == Epoch(0);
+    match held {
+        Some(Ok(true)) => {}
+        // The first entry of a partition finds every replica empty; so does a voter whose partition is empty still.
+        Some(Ok(false)) if founded || voted => {}
+        Some(Ok(false)) => {
+            let stop = Stop::default();
+            shared.partitions.set(id, Slot::Arriving(stop.clone()));
+            return transfer::pull(shared, id, stop);
+        }
+        Some(Err(error)) => return closed(shared, id, &error),
+        None => return,
+    }
+    open(shared, map, id).await;
+}
+
+async fn open(shared: &Arc<Shared>, map: &ClusterMap, id: PartitionId) {
+    let (engine, doors) = (
+        Arc::clone(&shared.engine),
+        Arc::new(NodeDoors(Arc::clone(shared))),
+    );
+    let opened = blocking(move || Actor::open(id, engine, doors)).await;
+    match opened {
+        Some(Ok((actor, partition))) => {
+            let stop = Stop::default();
+            shared
+                .partitions
+                .set(id, Slot::Running(partition.clone(), stop.clone()));
+            let running = stop.clone();
+            shared.tasks.spawn("partition", async move {
+                actor.run(running.wanted.clone()).await;
+                running.note_end();
+            });
+            for node in map.nodes().iter().map(|member| member.id) {
+                if node != shared.me() && !shared.peers.is_connected(node) {
+                    let _ = partition.send(Ask::Disconnected(node)).await;
+                }
+            }
+        }
+        Some(Err(error)) => closed(shared, id, &error),
+        None => {}
+    }
+}
+
+fn closed(shared: &Shared, id: PartitionId, error: &ReadError) {
+    tracing::error!(partition = %id, %error, "a partition cannot be opened; other replicas go on without this one");
+    shared.partitions.set(id, Slot::Closed);
+}
+
+/// Ends a partition that others keep now, and drops its data.
+async fn let_go(shared: &Arc<Shared>, id: PartitionId, slot: Slot) {
+    if let Slot::Running(_, stop) | Slot::Arriving(stop) = slot {
+        stop.and_wait().await;
+    }
+    shared.partitions.write().remove(&id);
+    let engine = Arc::clone(&shared.engine);
+    match blocking(move || engine.drop_partition(id)).await {
+        Some(Ok(())) => tracing::info!(partition = %id, "dropped the copy of a partition that others keep now"),
+        Some(Err(error)) => tracing::warn!(partition = %id, %error, "could not drop a partition's copy"),
+        None => {}
+    }
+}
+
+impl Shared {
+    /// What else hangs on the map: who the peers are, and whose certificates are refused.
+    fn take_map(&self, map: &ClusterMap) {
+        self.peers.set_members(map.nodes().iter().map(|member| {
+            super::peers::Contact {
+                node: member.id,
+                name: member.name.clone(),
+                address: member.address.clone(),
+            }
+        }));
+        self.gossip.set_members(
+            map.nodes()
+                .iter()
+                .map(|member| super::gossip::Contact {
+                    node: member.id,
+                    address: member.address.clone(),
+                })
+                .collect(),
+        );
+        let revoked = map.revoked().iter();
+        self.identity
+            .revoked()
+            .set_cluster(revoked.map(|revoked| crate::identity::Fingerprint(revoked.fingerprint)));
+    }
+
+    /// A transfer has ended: the partition can be opened, or is to be pulled again.
+    pub(super) fn arrived(&self, id: PartitionId) {
+        self.partitions.write().remove(&id);
+        self.again.notify_one();
+    }
+
+    /// The leader keeps less than this copy lacks: it is pulled anew. Until a leader has caught it up, its votes do not
+    /// count: what it had acknowledged may be on it alone.
+    pub(super) fn rebuild(self: &Arc<Self>, id: PartitionId, epoch: Epoch) {
+        let shared = Arc::clone(self);
+        self.tasks.spawn("rebuild", async move {
+            let Some(Slot::Running(partition, stop)) = shared.partitions.slot(id) else {
+                return;
+            };
+            let map = shared.map();
+            let current = map.assignment(id).is_some_and(|assignment| {
+                assignment.epoch == epoch && assignment.leader != shared.me()
+            });
+            if !current || partition.leads() {
+                return;
+            }
+            tracing::warn!(partition = %id, "this copy is too far behind its leader's journal: it is pulled anew");
+            let arriving = Stop::default();
+            shared.partitions.set(id, Slot::Arriving(arriving.clone()));
+            stop.and_wait().await;
+            transfer::pull(&shared, id, arriving);
+        });
+    }
+
+    /// Asks a replica that is too far behind to pull its copy anew.
+    pub(super) async fn ask_to_rebuild(&self, id: PartitionId, epoch: Epoch, node: NodeId) {
+        use crate::wire::proto::{RebuildPartition, Request, request::Kind};
+        let request = Request::new(Kind::RebuildPartition(RebuildPartition {
+            partition: id.0.into(),
+            epoch: epoch.0,
+        }));
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(2);
+        let asked = self.peers.ask(node, &request, bytes::Bytes::new(), deadline);
+        if let Err(error) = asked.await {
+            tracing::debug!(partition = %id, %node, %error, "a replica that is behind was not told");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Changes of the ring, and what nodes ask each other about it.
+
+use crate::node::soon::Soon;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mesh_ring::control::ControlCommand;
+use mesh_ring::ids::{NodeId, PartitionId};
+use prost::Message;
+
+use super::access::{allow, only_nodes};
+use super::{Answers, Caller, on_disk, plain};
+use crate::identity::{Access, Scope};
+use crate::node::control::ProposeError;
+use crate::node::{Shared, reply};
+use crate::wire::proto::{
+    self, Changed, ControlAnswer, Error, ErrorCode, Seen, SeenPosition, SeenPositions,
+    change_cluster::Change, reply::Kind as Answer,
+};
+
+pub(super) async fn change(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    change: proto::ChangeCluster,
+) -> Result<Answers, Error> {
+    allow(&caller.peer, Access::Write, Scope::Cluster, b"")?;
+    let change = change
+        .change
+        .ok_or_else(|| reply::malformed("a change of the ring of no known kind"))?;
+    let command = match change {
+        Change::Admit(admit) => ControlCommand::Admit {
+            node: node_id(&admit.node)?,
+            name: admit.name,
+            address: admit.address,
+            zone: admit.zone,
+        },
+        Change::Drain(node) => ControlCommand::Drain {
+            node: node_id(&node)?,
+        },
+        Change::Remove(node) => ControlCommand::Remove {
+            node: node_id(&node)?,
+        },
+        Change::Rebalance(_) => ControlCommand::Plan,
+        Change::Revoke(revoke) => ControlCommand::Revoke {
+            fingerprint: revoke
+                .fingerprint
+                .as_ref()
+                .try_into()
+                .map_err(|_| reply::malformed("a fingerprint has 32 bytes"))?,
+            name: revoke.name,
+        },
+    };
+    match shared.control.propose(command).await {
+        Ok(outcome) => Ok(plain(Answer::Changed(Changed {
+            map_version: outcome.version,
+        }))),
+        Err(ProposeError::Refused(error)) => Err(reply::invalid(error)),
+        Err(error) => Err(reply::error(ErrorCode::Unavailable, error.to_string())),
+    }
+}
+
+/// What this node durably knows of another one's journals: no copy of its disk that lacks it is the newest.
+pub(super) async fn seen_of(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    of: proto::SeenOf,
+) -> Result<Answers, Error> {
+    only_nodes(caller)?;
+    let node = node_id(&of.node)?;
+    let map = shared.map();
+    let boot = map.node(node).map(|member| member.boot).unwrap_or_default();
+    let positions = on_disk(shared, move |shared| {
+        shared
+            .engine
+            .seen_of(node)
+            .map_err(|error| reply::of_read(&error))
+    })
+    .await?;
+    let seen = SeenPositions {
+        boot: boot.count,
+        token: Bytes::copy_from_slice(&boot.token),
+        positions: positions
+            .into_iter()
+            .map(|(PartitionId(partition), at)| SeenPosition {
+                partition: partition.into(),
+                epoch: at.epoch.0,
+                index: at.index.0,
+            })
+            .collect(),
+    };
+    Ok(vec![(Answer::Seen(Seen {}), seen.encode_to_vec().into())])
+}
+
+pub(super) async fn control_call(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    body: Bytes,
+) -> Result<Answers, Error> {
+    only_nodes(caller)?;
+    let answer = shared.control.handle(body).await;
+    Ok(vec![(Answer::ControlAnswer(ControlAnswer {}), answer)])
+}
+
+/// The leader keeps less than this node lacks: its copy is pulled anew.
+pub(super) async fn rebuild(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    rebuild: proto::RebuildPartition,
+) -> Result<Answers, Error> {
+    only_nodes(caller)?;
+    let partition = u16::try_from(rebuild.partition)
+        .map(PartitionId)
+        .map_err(reply::malformed)?;
+    shared.rebuild(partition, mesh_ring::ids::Epoch(rebuild.epoch));
+    Ok(plain(Answer::Done(proto::Done {})))
+}
+
+fn node_id(bytes: &[u8]) -> Result<NodeId, Error> {
+    let id = bytes.try_into();
+    id.map(NodeId)
+        .map_err(|_| reply::malformed("a node's id has 16 bytes"))
+}

@@ -1,0 +1,134 @@
+//! Requests of one question and one answer.
+//!
+//! - `access`: who may; `topics`, `bindings`: what users ask of their data; `facts`: what a node says of itself and of the
+//!   cluster; `cluster`: changes of the ring.
+
+pub(super) mod access;
+mod bindings;
+mod cluster;
+mod facts;
+mod homes;
+pub(super) mod topics;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::connection::Stream;
+use super::{Shared, reply};
+use crate::identity::Peer;
+use crate::tasks::blocking;
+use crate::wire::FRAME_BODY_BYTES_MAX;
+use crate::wire::proto::{Error, Names, Reply, reply::Kind as Answer, request::Kind};
+
+/// What goes back: messages, each with a body.
+pub(super) type Answers = Vec<(Answer, Bytes)>;
+
+/// Who asks, and how.
+pub(super) struct Caller {
+    pub(super) peer: Arc<Peer>,
+    /// Another node has passed it on and has checked the client's grants.
+    pub(super) forwarded: bool,
+}
+
+pub(super) async fn serve(
+    shared: &Arc<Shared>,
+    mut stream: Stream,
+    kind: Kind,
+    forwarded: bool,
+    length: usize,
+) {
+    let caller = Caller {
+        peer: Arc::clone(&stream.peer),
+        forwarded,
+    };
+    let Some(_admitted) = Stream::admit(&stream.intake, length).await else {
+        return;
+    };
+    let body = match stream.reader.body(length).await {
+        Ok(body) => body,
+        Err(error) if error.is_malformed() => return stream.refuse(reply::malformed(error)).await,
+        Err(_) => return,
+    };
+    let answers = match answer(shared, &caller, kind, body).await {
+        Ok(answers) => answers,
+        Err(error) => return stream.refuse(error).await,
+    };
+    for (kind, body) in answers {
+        if stream
+            .writer
+            .frame(&Reply { kind: Some(kind) }, [body])
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+    stream.writer.finish();
+    // The node may be stopping: the answer must be on its way before the connection closes.
+    stream.writer.delivered().await;
+}
+
+async fn answer(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    kind: Kind,
+    body: Bytes,
+) -> Result<Answers, Error> {
+    match kind {
+        Kind::Put(put) => bindings::put(shared, caller, put, body).await,
+        Kind::Get(get) => bindings::get(shared, caller, get).await,
+        Kind::List(list) => bindings::list(shared, caller, list).await,
+        Kind::CreateTopic(create) => topics::create(shared, caller, create).await,
+        Kind::DescribeTopic(describe) => topics::describe(shared, caller, describe).await,
+        Kind::DeleteTopic(delete) => topics::delete(shared, caller, delete).await,
+        Kind::ListTopics(list) => topics::list(shared, caller, list).await,
+        Kind::TrimTopic(trim) => topics::trim(shared, caller, trim).await,
+        Kind::CommitCursor(commit) => topics::commit_cursor(shared, caller, commit).await,
+        Kind::HashTopic(hash) => topics::hash(shared, caller, hash).await,
+        Kind::Info(_) => facts::info(shared),
+        Kind::Storage(_) => on_disk(shared, facts::storage).await,
+        Kind::Map(known) => facts::map(shared, known),
+        Kind::NodeStatus(_) => facts::status(shared).await,
+        Kind::ChangeCluster(change) => cluster::change(shared, caller, change).await,
+        Kind::SeenOf(of) => cluster::seen_of(shared, caller, of).await,
+        Kind::ControlCall(_) => cluster::control_call(shared, caller, body).await,
+        Kind::RebuildPartition(rebuild) => cluster::rebuild(shared, caller, rebuild).await,
+        Kind::StoreBinding(store) => bindings::store(shared, caller, store, body).await,
+        Kind::FetchBinding(fetch) => bindings::fetch(shared, caller, fetch).await,
+        Kind::NodeHello(_)
+        | Kind::Append(_)
+        | Kind::Tail(_)
+        | Kind::Replicate(_)
+        | Kind::PullPartition(_) => Err(reply::internal()),
+    }
+}
+
+pub(super) async fn on_disk<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    work: impl FnOnce(&Shared) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let shared = Arc::clone(shared);
+    blocking(move || work(&shared))
+        .await
+        .unwrap_or_else(|| Err(reply::internal()))
+}
+
+/// An answer without a body.
+fn plain(answer: Answer) -> Answers {
+    vec![(answer, Bytes::new())]
+}
+
+fn page(names: Vec<Bytes>, limit: u32) -> Answers {
+    let found = names.len();
+    let (mut lengths, mut body) = (Vec::new(), Vec::new());
+    for name in names {
+        if body.len() + name.len() > FRAME_BODY_BYTES_MAX {
+            break;
+        }
+        lengths.push(u32::try_from(name.len()).unwrap_or(u32::MAX));
+        body.extend_from_slice(&name);
+    }
+    let more = lengths.len() < found || found == limit as usize;
+    vec![(Answer::Names(Names { lengths, more }), body.into())]
+}

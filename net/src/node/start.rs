@@ -1,0 +1,358 @@
+//! How a node comes to be: address, store, peers, control plane, gossip, and then, once its start is registered in the
+//! map, its partitions.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use mesh_engine::{Engine, Founding, OnDamage, OpenError, Options};
+use mesh_ring::map::{ClusterMap, MapError, Member};
+use quinn::Endpoint;
+use tokio::sync::{Notify, Semaphore, watch};
+
+use super::append::Producers;
+use super::commits::Commits;
+use super::control::{
+    Beginning, Call, Carrier, CarrierError, Control, ControlClock, ControlConfig,
+    ControlStartError, RowError,
+};
+use super::gate::Gate;
+use super::gossip::{Gossip, GossipConfig};
+use super::partitions::{self, Partitions};
+use super::peers::{Peers, PeersConfig};
+use super::reports::{self, Reports};
+use super::running::Running;
+use super::topics::TopicNames;
+use super::transfer::Transfers;
+use super::{
+    CLIENT_BYTES_MAX, Node, NodeConfig, Shared, connection, registration, upkeep,
+};
+use crate::identity::{Credentials, IdentityError, LiveIdentity, Peer, PeerError, Role};
+use crate::quic::{EndpointError, server_endpoint};
+use crate::tasks::blocking;
+
+/// A node does not start. Nothing was changed, except what opening the store does.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its identity cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The certificate is not a node's.
+    #[error("{file} is not a node's certificate ({detail}): `meshctl init` makes one")]
+    NotANode {
+        /// The file.
+        file: PathBuf,
+        /// What it is instead.
+        detail: String,
+    },
+    /// The address to listen on does not resolve.
+    #[error("cannot resolve {listen}: {detail}: `listen` in node.toml takes HOST:PORT")]
+    Resolve {
+        /// What node.toml says.
+        listen: String,
+        /// Why.
+        detail: String,
+    },
+    /// The address cannot be listened on.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The store does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The members that the store was founded with make no cluster.
+    #[error("the members that this node was founded with make no cluster: {0}")]
+    Founding(#[from] MapError),
+    /// The control plane's own data cannot be used.
+    #[error(transparent)]
+    Rows(#[from] RowError),
+    /// The control plane does not start.
+    #[error(transparent)]
+    Control(#[from] ControlStartError),
+    /// The node is new to a cluster that does not know it yet.
+    #[error(
+        "no contact in node.toml has admitted this node: run `meshctl node join` for its folder ({detail})"
+    )]
+    NotAdmitted {
+        /// What the contacts said.
+        detail: String,
+    },
+    /// The process is ending.
+    #[error("the process is ending")]
+    Interrupted,
+}
+
+/// How long a new node asks its contacts whether it has been admitted.
+const ADMISSION_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Node {
+    /// Opens the store, listens, and takes part in the cluster as soon as the control plane has a majority.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
+        let identity = LiveIdentity::load(&config.identity)?;
+        check_is_node(&config, &identity.credentials())?;
+        let listen = resolve(&config.listen).await?;
+        // The address before the store: a node whose port is taken should not touch its data.
+        let endpoint = server_endpoint(listen, &identity.credentials(), &config.tuning)?;
+        let addr = endpoint
+            .local_addr()
+            .map_err(|source| EndpointError::Listen {
+                addr: listen,
+                source,
+            })?;
+        let address = config
+            .advertise
+            .clone()
+            .unwrap_or_else(|| advertised(&config.listen, addr));
+
+        let commits = Arc::new(Commits::default());
+        let (report, stopped) = watch::channel(None);
+        let options = engine_options(&config, Arc::clone(&commits), report.clone());
+        let data = config.data.clone();
+        let engine = blocking(move || Engine::open(data, options))
+            .await
+            .ok_or(StartError::Interrupted)??;
+        let engine = Arc::new(engine);
+
+        let tasks = Running::default();
+        let (peers, peer_events) = Peers::start(PeersConfig {
+            me: engine.identity().node,
+            name: engine.identity().name.clone(),
+            cluster: engine.identity().cluster,
+            boot: engine.boot(),
+            address: address.clone(),
+            identity: identity.clone(),
+            tuning: config.tuning.clone(),
+        });
+        let beginning = beginning(&engine, &peers, &config).await?;
+        let gossip = Gossip::start(
+            peers.clone(),
+            GossipConfig {
+                address: address.clone(),
+                boot: engine.boot(),
+                contacts: config.contacts.clone(),
+                tuning: config.gossip.clone(),
+            },
+        );
+        let lives = gossip.lives();
+        let control = Control::start(ControlConfig {
+            engine: Arc::clone(&engine),
+            me: engine.identity().node,
+            beginning,
+            carrier: Arc::new(Calls(peers.clone())),
+            gossip: lives.clone(),
+            clock: ControlClock::default(),
+            dead_after: config.dead_after,
+            suspect: engine.found_damage().is_some(),
+        })
+        .await?;
+        let shared = Arc::new(Shared {
+            engine,
+            identity,
+            peers,
+            control,
+            gossip,
+            lives,
+            partitions: Partitions::default(),
+            reports: Reports::default(),
+            again: Notify::new(),
+            transfers: Transfers::new(config.transfer_bytes_per_second),
+            commits,
+            names: TopicNames::default(),
+            producers: Producers::default(),
+            tasks,
+            client_bytes: Arc::new(Semaphore::new(CLIENT_BYTES_MAX)),
+            address,
+            zone: config.zone.clone(),
+            started: Instant::now(),
+            gate: Gate::default(),
+            report,
+        });
+        run(&shared, &endpoint, peer_events, &config);
+        Ok(Node {
+            shared,
+            endpoint,
+            addr,
+            stopped,
+        })
+    }
+}
+
+/// Starts everything that goes on by itself.
+fn run(
+    shared: &Arc<Shared>,
+    endpoint: &Endpoint,
+    peer_events: tokio::sync::mpsc::Receiver<super::peers::PeerEvent>,
+    config: &NodeConfig,
+) {
+    let spawn = |name, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+        shared.tasks.spawn(name, task);
+    };
+    spawn(
+        "accept",
+        Box::pin(connection::accept(Arc::clone(shared), endpoint.clone())),
+    );
+    spawn(
+        "peer events",
+        Box::pin(partitions::follow_peers(Arc::clone(shared), peer_events)),
+    );
+    spawn("map", Box::pin(partitions::follow_map(Arc::clone(shared))));
+    spawn("reports", Box::pin(reports::propose(Arc::clone(shared))));
+    let registering = Arc::clone(shared);
+    spawn(
+        "registration",
+        Box::pin(async move {
+            if let Err(cause) = registration::register(&registering).await {
+                registering.end(cause);
+            }
+        }),
+    );
+    let (following, endpoint, tuning) =
+        (Arc::clone(shared), endpoint.clone(), config.tuning.clone());
+    spawn(
+        "identity",
+        Box::pin(async move {
+            tokio::select! {
+                () = crate::quic::follow_identity(endpoint, following.identity.clone(), tuning) => {}
+                () = following.tasks.stopping() => {}
+            }
+        }),
+    );
+    upkeep::start(shared, config.scrub_bytes_per_second);
+}
+
+/// What the map is before this node has heard of one.
+async fn beginning(
+    engine: &Arc<Engine>,
+    peers: &Peers,
+    config: &NodeConfig,
+) -> Result<Beginning, StartError> {
+    let stored = {
+        let engine = Arc::clone(engine);
+        blocking(move || Control::stored_map(&engine))
+            .await
+            .ok_or(StartError::Interrupted)??
+    };
+    if let Some(map) = stored {
+        return Ok(Beginning::Joining(map));
+    }
+    match engine.founding() {
+        Some(founding) => Ok(Beginning::Founding(founding_map(engine, founding)?)),
+        None => admitted(engine, peers, config).await,
+    }
+}
+
+fn founding_map(engine: &Engine, founding: &Founding) -> Result<ClusterMap, MapError> {
+    let identity = engine.identity();
+    let members: Vec<Member> = founding
+        .members
+        .iter()
+        .map(|member| Member::new(member.node, &member.name, &member.address, &member.zone))
+        .collect();
+    let replication = u8::try_from(founding.replicas).unwrap_or(u8::MAX);
+    ClusterMap::founding(identity.cluster, &members, identity.partitions, replication)
+}
+
+/// Asks the contacts for a map that has this node in it.
+async fn admitted(
+    engine: &Engine,
+    peers: &Peers,
+    config: &NodeConfig,
+) -> Result<Beginning, StartError> {
+    let deadline = tokio::time::Instant::now() + ADMISSION_TIMEOUT;
+    let mut detail = String::from("node.toml names no contacts");
+    loop {
+        for contact in &config.contacts {
+            match registration::map_of(peers, contact).await {
+                Ok(map) if map.node(engine.identity().node).is_some() => {
+                    return Ok(Beginning::Joining(map));
+                }
+                Ok(_) => detail = format!("{contact} does not know it"),
+                Err(error) => detail = format!("{contact}: {error}"),
+            }
+        }
+        if tokio::time::Instant::now() >= deadline || config.contacts.is_empty() {
+            return Err(StartError::NotAdmitted { detail });
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The control plane's calls, over the peers' control connections.
+struct Calls(Peers);
+
+impl Carrier for Calls {
+    fn call(&self, to: mesh_ring::ids::NodeId, rpc: Bytes) -> Call<'_> {
+        Box::pin(async move {
+            // The control plane gives up by itself; this only bounds what nobody waits for any more.
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+            self.0
+                .control_call(to, rpc, deadline)
+                .await
+                .map_err(|error| CarrierError(error.to_string()))
+        })
+    }
+}
+
+fn engine_options(
+    config: &NodeConfig,
+    commits: Arc<Commits>,
+    report: watch::Sender<Option<String>>,
+) -> Options {
+    Options {
+        expect_cluster: config.cluster,
+        reserve_bytes: config.reserve_bytes,
+        cache_bytes: config.cache_bytes,
+        write_buffer_bytes: config.write_buffer_bytes,
+        // What a node of several has lost, the others have.
+        on_damage: if config.contacts.is_empty() {
+            OnDamage::Refuse
+        } else {
+            OnDamage::Suspect
+        },
+        on_committed: Some(Arc::new(move |topics: &[_]| commits.committed(topics))),
+        on_stopped: Some(Arc::new(move |cause: &str| {
+            report.send_replace(Some(cause.to_owned()));
+        })),
+        ..Options::default()
+    }
+}
+
+fn check_is_node(config: &NodeConfig, credentials: &Credentials) -> Result<(), StartError> {
+    let refuse = |detail: String| StartError::NotANode {
+        file: config.identity.certificate.clone(),
+        detail,
+    };
+    let certificate = credentials
+        .certificate()
+        .ok_or_else(|| refuse(PeerError::Missing.to_string()))?;
+    match Peer::from_certificate(certificate) {
+        Ok(peer) if peer.role == Role::Node => Ok(()),
+        Ok(peer) => Err(refuse(format!("it is client {}'s", peer.name))),
+        Err(error) => Err(refuse(error.to_string())),
+    }
+}
+
+async fn resolve(listen: &str) -> Result<SocketAddr, StartError> {
+    let fail = |detail: String| StartError::Resolve {
+        listen: listen.to_owned(),
+        detail,
+    };
+    let mut addresses = tokio::net::lookup_host(listen)
+        .await
+        .map_err(|error| fail(error.to_string()))?;
+    addresses
+        .next()
+        .ok_or_else(|| fail("it has no address".into()))
+}
+
+/// Where others find a node that listens as node.toml says: its host, and the port that it got.
+fn advertised(listen: &str, addr: SocketAddr) -> String {
+    match listen.rsplit_once(':') {
+        Some((host, _)) if !addr.ip().is_unspecified() => format!("{host}:{}", addr.port()),
+        _ => addr.to_string(),
+    }
+}

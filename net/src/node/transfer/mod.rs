@@ -1,0 +1,17 @@
+//! Partitions that move: a copy is pulled from the partition's leader, part by part, and then follows its journal.
+//!
+//! - `source`: the side that gives, no faster than it may; `desk`: the copies that it keeps meanwhile;
+//! - `target`: the side that takes, and goes on where it stopped;
+//! - `progress`: what people see of either.
+//!
+//! Nothing of it is a decision: the map says who fills a learner's copy, the replication core when it has caught up, and
+//! the map again when it counts.
+
+mod desk;
+mod progress;
+mod source;
+mod target;
+
+pub(super) use self::progress::Transfers;
+pub(super) use self::source::serve;
+pub(super) use self::target::pull;

@@ -1,0 +1,13 @@
+//! What nodes send each other, between endpoints in this process.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails"
+)]
+
+mod asking;
+mod gossiping;
+mod identity;
+mod messages;
+mod replicating;
+mod station;

@@ -1,0 +1,120 @@
+//! The topics of a cluster, simulated: replicas, ledgers and the control plane over a network and disks that fail.
+//!
+//! A run is a function of its seed. `MESHLOG_SEEDS=n` runs the first n seeds, `MESHLOG_SEED=n` one, and says what happens
+//! in it.
+
+#[path = "../ledger/model.rs"]
+#[allow(dead_code, reason = "the ledger's own test uses the rest of it")]
+mod model;
+
+mod actor;
+mod chance;
+mod clients;
+mod control;
+mod disk;
+mod node;
+mod oracle;
+mod requests;
+mod shared;
+mod store;
+mod trouble;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use shared::Breakage;
+use world::{Summary, run};
+
+/// Seeds of an ordinary run of the tests.
+const SEEDS: u64 = 240;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Runs a seed; what was wrong if it fails.
+fn attempt(seed: u64, breakage: Option<Breakage>) -> Result<Summary, String> {
+    catch_unwind(AssertUnwindSafe(|| run(seed, breakage, false))).map_err(|cause| {
+        let text = cause.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        text.unwrap_or_default()
+    })
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whatever_fails() {
+    if let Some(seed) = number("MESHLOG_SEED") {
+        println!("{:?}", run(seed, None, true));
+        return;
+    }
+    let seeds = number("MESHLOG_SEEDS").unwrap_or(SEEDS);
+    let (mut acknowledged, mut elections, mut reads) = (0, 0, 0);
+    let mut failures = 0;
+    for seed in 0..seeds {
+        match attempt(seed, None) {
+            Ok(summary) => {
+                acknowledged += summary.acknowledged;
+                elections += summary.elections;
+                reads += summary.reads;
+            }
+            Err(cause) => {
+                failures += 1;
+                let line = cause.lines().next().unwrap_or_default();
+                println!("seed {seed} fails; MESHLOG_SEED={seed} shows what happens in it: {line}");
+            }
+        }
+    }
+    println!("{seeds} seeds: {acknowledged} batches, {elections} elections, {reads} reads");
+    assert_eq!(failures, 0, "of {seeds} seeds");
+    // A simulation in which nothing happens proves nothing.
+    assert!(acknowledged as u64 > 100 * seeds, "{acknowledged}");
+    assert!(elections > 5 * seeds, "{elections}");
+    assert!(reads > 20 * seeds, "{reads}");
+}
+
+#[test]
+fn a_seed_runs_twice_alike() {
+    for seed in [3, 4, 5] {
+        assert_eq!(
+            run(seed, None, false),
+            run(seed, None, false),
+            "seed {seed}"
+        );
+    }
+}
+
+/// The first seed in which the breakage is noticed.
+fn noticed(breakage: Breakage) -> Option<(u64, String)> {
+    (0..300).find_map(|seed| {
+        let cause = attempt(seed, Some(breakage)).err()?;
+        Some((seed, cause))
+    })
+}
+
+#[test]
+fn a_disk_that_loses_what_it_synced_is_noticed() {
+    let found = noticed(Breakage::SyncedWritesLost);
+    println!("{found:?}");
+    assert!(found.is_some());
+}
+
+#[test]
+fn a_write_that_is_confirmed_too_early_is_noticed() {
+    let found = noticed(Breakage::ConfirmedBeforeSync);
+    println!("{found:?}");
+    assert!(found.is_some());
+}
+
+#[test]
+fn windows_that_go_with_a_truncation_are_noticed() {
+    let found = noticed(Breakage::WindowsForgottenAtTruncation);
+    println!("{found:?}");
+    assert!(found.is_some());
+}
+
+#[test]
+fn readers_that_see_what_is_not_committed_are_noticed() {
+    let found = noticed(Breakage::UncommittedShown);
+    println!("{found:?}");
+    assert!(found.is_some());
+}

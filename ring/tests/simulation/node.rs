@@ -1,0 +1,423 @@
+//! A node: starts and crashes, follows the map, and has an actor for each partition that the map gives it.
+
+use std::collections::BTreeMap;
+
+use mesh_ring::control::ControlCommand;
+use mesh_ring::ids::{NodeId, PartitionId};
+use mesh_ring::ledger::Moment;
+use mesh_ring::map::{Boot, ClusterMap};
+use mesh_ring::replica::{Entry, Input, Message};
+
+use crate::actor::{Actor, Hands};
+use crate::disk::{Disk, Done, What, Write};
+use crate::requests::{self, Answer, Request};
+use crate::shared::{Breakage, Event, Shared, Wanted, short};
+use crate::store::{Cmd, Store};
+
+/// Unix time at which a run begins, in milliseconds.
+pub(crate) const START_MS: u64 = 1_700_000_000_000;
+
+const TICK_US: u64 = 40_000;
+
+/// Ticks between two attempts to register.
+const REGISTER_TICKS: u64 = 8;
+
+/// Ticks after which a report of which the map shows nothing is made again.
+const REPORT_TICKS: u64 = 12;
+
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) name: String,
+    pub(crate) zone: String,
+    pub(crate) disk: Disk,
+    pub(crate) is_up: bool,
+    /// Events of an earlier run of the process do not reach a later one.
+    pub(crate) run: u64,
+    pub(crate) paused: bool,
+    /// What came while it was paused.
+    pub(crate) backlog: Vec<Event>,
+    pub(crate) actors: BTreeMap<PartitionId, Actor>,
+    map: Option<ClusterMap>,
+    /// Partitions of which another node's state is being written, with whom to tell.
+    importing: BTreeMap<PartitionId, (u64, NodeId)>,
+    generations: u64,
+    ticks: u64,
+    /// How far its clock is off, in milliseconds.
+    pub(crate) clock_ms: i64,
+    /// Its steady clock at the start of the process.
+    pub(crate) steady_from_ms: u64,
+}
+
+impl Node {
+    pub(crate) fn new(id: NodeId, name: String, zone: String) -> Self {
+        Self {
+            id,
+            name,
+            zone,
+            disk: Disk::default(),
+            is_up: false,
+            run: 0,
+            paused: false,
+            backlog: Vec::new(),
+            actors: BTreeMap::new(),
+            map: None,
+            importing: BTreeMap::new(),
+            generations: 0,
+            ticks: 0,
+            clock_ms: 0,
+            steady_from_ms: 0,
+        }
+    }
+
+    pub(crate) fn start(&mut self, shared: &mut Shared) {
+        if self.is_up {
+            return;
+        }
+        self.is_up = true;
+        self.run += 1;
+        self.steady_from_ms = shared.chance.below(1_000_000);
+        let count = self.disk.boots.last().map_or(0, |boot| boot.count) + 1;
+        let mut token = [0; 16];
+        token[..8].copy_from_slice(&shared.chance.next().to_be_bytes());
+        self.disk.boots.push(Boot { count, token });
+        let me = short(self.id);
+        shared.trace(&[10, me], || format!("n{me} starts, boot {count}"));
+        self.register(shared);
+        let (node, run) = (self.id, self.run);
+        shared.after(TICK_US, Event::Tick { node, run });
+    }
+
+    pub(crate) fn crash(&mut self, shared: &mut Shared) {
+        if !self.is_up {
+            return;
+        }
+        self.is_up = false;
+        self.run += 1;
+        self.paused = false;
+        self.backlog.clear();
+        self.actors.clear();
+        self.importing.clear();
+        self.map = None;
+        let reached = shared.chance.one_in(2);
+        self.disk.crash(reached);
+        if shared.is_broken(Breakage::SyncedWritesLost) {
+            self.disk.damage(0, false);
+        }
+        let me = short(self.id);
+        shared.trace(&[11, me], || format!("n{me} crashes"));
+    }
+
+    fn boot(&self) -> Boot {
+        self.disk.boots.last().copied().unwrap_or_default()
+    }
+
+    fn register(&self, shared: &mut Shared) {
+        let known = self.disk.boots.len() - 1;
+        let command = ControlCommand::Register {
+            node: self.id,
+            boot: self.boot(),
+            previous: self.disk.boots[..known].to_vec(),
+            address: format!("{}:1", self.name),
+            zone: self.zone.clone(),
+        };
+        shared.propose(self.id, &command);
+    }
+
+    /// Whether the map knows of this start.
+    pub(crate) fn is_registered(&self) -> bool {
+        let map = self.map.as_ref();
+        map.and_then(|map| map.node(self.id))
+            .is_some_and(|member| member.boot == self.boot())
+    }
+
+    /// Does something with an actor.
+    fn with<R>(
+        &mut self,
+        partition: PartitionId,
+        shared: &mut Shared,
+        work: impl FnOnce(&mut Actor, &mut Hands<'_>) -> R,
+    ) -> Option<R> {
+        let steady_ms = self.steady_from_ms + shared.now_us / 1_000;
+        let actor = self.actors.get_mut(&partition)?;
+        let mut hands = Hands {
+            disk: &mut self.disk,
+            run: self.run,
+            steady_ms,
+            shared,
+        };
+        Some(work(actor, &mut hands))
+    }
+
+    pub(crate) fn handle(&mut self, event: Event, shared: &mut Shared) {
+        if !self.is_up {
+            return;
+        }
+        if self.paused {
+            self.backlog.push(event);
+            return;
+        }
+        match event {
+            Event::Message {
+                from,
+                partition,
+                message,
+                ..
+            } => self.message(from, partition, message, shared),
+            Event::Synced { run, .. } if run == self.run => self.synced(shared),
+            Event::Read {
+                run,
+                partition,
+                generation,
+                wanted,
+                ..
+            } if run == self.run => self.read(partition, generation, &wanted, shared),
+            Event::Tick { run, .. } if run == self.run => self.tick(shared),
+            Event::Map { map, .. } => self.follow(*map, shared),
+            Event::Transfer {
+                from,
+                partition,
+                export,
+                ..
+            } => self.import(from, partition, export, shared),
+            Event::TransferEnded {
+                from, partition, ..
+            } => {
+                self.with(partition, shared, |actor, hands| {
+                    actor.transfer_ended(from, hands);
+                });
+            }
+            Event::Request { request, .. } => self.request(&request, shared),
+            _ => {}
+        }
+    }
+
+    fn message(
+        &mut self,
+        from: NodeId,
+        partition: PartitionId,
+        message: Message<Cmd>,
+        shared: &mut Shared,
+    ) {
+        let (me, sender) = (short(self.id), short(from));
+        shared.trace(&[12, me, sender, message.epoch().0], || {
+            format!("n{me} p{partition} hears from n{sender}: {message:?}")
+        });
+        self.with(partition, shared, |actor, hands| {
+            actor.input(Input::Received { from, message }, hands);
+        });
+    }
+
+    fn synced(&mut self, shared: &mut Shared) {
+        let (done, more) = self.disk.synced();
+        if more {
+            let delay_us = shared.chance.between(200, 4_000);
+            let (node, run) = (self.id, self.run);
+            shared.after(delay_us, Event::Synced { node, run });
+        }
+        for (partition, generation, done) in done {
+            if let Done::Imported = done {
+                self.imported(partition, generation, shared);
+                continue;
+            }
+            let of = self.actors.get(&partition).map(|actor| actor.generation);
+            if of != Some(generation) {
+                continue;
+            }
+            self.with(partition, shared, |actor, hands| match done {
+                Done::Persisted(ticket) => {
+                    if !hands.shared.is_broken(Breakage::ConfirmedBeforeSync) {
+                        actor.input(Input::Persisted(ticket), hands);
+                    }
+                }
+                Done::Applied(upto) => actor.disk_applied(upto, hands),
+                Done::Checkpointed(first) => {
+                    actor.ledger.checkpoint_done();
+                    actor.input(Input::Forgotten(first), hands);
+                }
+                Done::Imported | Done::Dropped => {}
+            });
+        }
+    }
+
+    fn read(
+        &mut self,
+        partition: PartitionId,
+        generation: u64,
+        wanted: &Wanted,
+        shared: &mut Shared,
+    ) {
+        self.with(partition, shared, |actor, hands| {
+            if actor.generation == generation {
+                actor.read(wanted, hands);
+            }
+        });
+    }
+
+    fn tick(&mut self, shared: &mut Shared) {
+        self.ticks += 1;
+        let (node, run) = (self.id, self.run);
+        shared.after(TICK_US, Event::Tick { node, run });
+        if !self.is_registered() && self.ticks.is_multiple_of(REGISTER_TICKS) {
+            self.register(shared);
+        }
+        let map = self.map.clone();
+        let report = self.ticks.is_multiple_of(REPORT_TICKS);
+        let partitions: Vec<PartitionId> = self.actors.keys().copied().collect();
+        for partition in partitions {
+            let moment = self.moment(shared);
+            let assignment = map.as_ref().and_then(|map| map.assignment(partition));
+            self.with(partition, shared, |actor, hands| {
+                actor.tick(hands);
+                requests::keep_house(actor, moment, hands);
+                if let Some(assignment) = assignment.filter(|_| report) {
+                    actor.report_who_keeps_up(assignment, hands);
+                }
+            });
+        }
+    }
+
+    /// Takes over a newer map: copies that it no longer needs go, and all others hear of it.
+    fn follow(&mut self, map: ClusterMap, shared: &mut Shared) {
+        let known = self.map.as_ref();
+        if known.is_some_and(|known| known.version() >= map.version()) {
+            return;
+        }
+        self.map = Some(map);
+        if self.is_registered() {
+            self.obey(shared);
+        }
+    }
+
+    fn obey(&mut self, shared: &mut Shared) {
+        let Some(map) = self.map.clone() else { return };
+        for (partition, assignment) in map.assignments() {
+            if assignment.needs_copy(self.id) {
+                if !self.actors.contains_key(&partition) && !self.importing.contains_key(&partition)
+                {
+                    self.load(partition, shared);
+                }
+                self.with(partition, shared, |actor, hands| {
+                    actor.configure(assignment, hands);
+                });
+            } else if self.actors.remove(&partition).is_some()
+                || self.disk.stores.contains_key(&partition)
+            {
+                self.importing.remove(&partition);
+                self.submit(partition, 0, What::Drop, shared);
+            }
+        }
+    }
+
+    fn load(&mut self, partition: PartitionId, shared: &mut Shared) {
+        self.generations += 1;
+        let steady_ms = self.steady_from_ms + shared.now_us / 1_000;
+        let mut hands = Hands {
+            disk: &mut self.disk,
+            run: self.run,
+            steady_ms,
+            shared,
+        };
+        let boot = hands.disk.boots.last().map_or(1, |boot| boot.count);
+        let actor = Actor::load(self.id, partition, self.generations, boot, &mut hands);
+        self.actors.insert(partition, actor);
+    }
+
+    fn submit(&mut self, partition: PartitionId, generation: u64, what: What, shared: &mut Shared) {
+        let write = Write {
+            partition,
+            generation,
+            what,
+        };
+        if self.disk.submit(write) {
+            let delay_us = shared.chance.between(200, 4_000);
+            let (node, run) = (self.id, self.run);
+            shared.after(delay_us, Event::Synced { node, run });
+        }
+    }
+
+    fn import(
+        &mut self,
+        from: NodeId,
+        partition: PartitionId,
+        export: Box<Store>,
+        shared: &mut Shared,
+    ) {
+        // Not served until it is written.
+        if self.actors.remove(&partition).is_some() {
+            self.generations += 1;
+            self.importing.insert(partition, (self.generations, from));
+            self.submit(partition, self.generations, What::Import(export), shared);
+        }
+    }
+
+    fn imported(&mut self, partition: PartitionId, generation: u64, shared: &mut Shared) {
+        let of = self.importing.get(&partition);
+        let Some((_, to)) = of.copied().filter(|(of, _)| *of == generation) else {
+            return;
+        };
+        self.importing.remove(&partition);
+        self.obey(shared);
+        let from = self.id;
+        shared.send(from, to, || Event::TransferEnded {
+            to,
+            from,
+            partition,
+        });
+    }
+
+    pub(crate) fn moment(&self, shared: &Shared) -> Moment {
+        let true_ms = START_MS + shared.now_us / 1_000;
+        let now_ms = true_ms.saturating_add_signed(self.clock_ms);
+        Moment {
+            now_ms,
+            age_ms: true_ms - 1_000,
+        }
+    }
+
+    fn request(&mut self, request: &Request, shared: &mut Shared) {
+        let moment = self.moment(shared);
+        let answered = self.with(request.partition, shared, |actor, hands| {
+            requests::serve(actor, request, moment, hands);
+        });
+        if answered.is_none() {
+            let delay_us = shared.chance.between(100, shared.network.delay_us);
+            let event = Event::Answer {
+                client: request.client,
+                from: self.id,
+                id: request.id,
+                answer: Answer::NotLeader(None),
+            };
+            shared.after(delay_us, event);
+        }
+    }
+
+    /// Whether all of it is done that can be done.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.disk.is_quiet()
+            && self.importing.is_empty()
+            && self.actors.values().all(Actor::is_quiet)
+    }
+
+    pub(crate) fn holds(&self, partition: PartitionId, entry: &Entry<Cmd>) -> bool {
+        let store = self.disk.stores.get(&partition);
+        store.is_some_and(|store| store.holds(entry.position()))
+    }
+
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.disk.stores.values().any(|store| store.suspect)
+    }
+
+    /// Waits for the disk.
+    pub(crate) fn finish_writing(&mut self, shared: &mut Shared) {
+        self.synced(shared);
+    }
+
+    pub(crate) fn checkpoint_all(&mut self, shared: &mut Shared) {
+        let partitions: Vec<PartitionId> = self.actors.keys().copied().collect();
+        for partition in partitions {
+            self.with(partition, shared, |actor, hands| {
+                actor.checkpoint_all(hands)
+            });
+        }
+    }
+}
