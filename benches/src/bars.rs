@@ -1,5 +1,7 @@
 //! What must be reached.
 
+use crate::markdown::figure;
+
 /// A figure and its bar.
 pub struct Bar {
     /// By what a section names it.
@@ -19,8 +21,14 @@ pub enum Limit {
     RatioAtMost(f64),
     /// Seconds, at most.
     Seconds(f64),
+    /// Milliseconds, at most.
+    Milliseconds(f64),
     /// MiB, at most.
     Mebibytes(f64),
+    /// Parts of a hundred, at most.
+    Percent(f64),
+    /// A number of things, at most.
+    Count(f64),
 }
 
 impl Limit {
@@ -29,9 +37,12 @@ impl Limit {
     pub fn is_met_by(self, value: f64) -> bool {
         match self {
             Limit::Ratio(least) => value >= least,
-            Limit::RatioAtMost(most) | Limit::Seconds(most) | Limit::Mebibytes(most) => {
-                value <= most
-            }
+            Limit::RatioAtMost(most)
+            | Limit::Seconds(most)
+            | Limit::Milliseconds(most)
+            | Limit::Mebibytes(most)
+            | Limit::Percent(most)
+            | Limit::Count(most) => value <= most,
         }
     }
 
@@ -42,7 +53,10 @@ impl Limit {
             Limit::Ratio(least) => format!("≥ {least:.2} ×"),
             Limit::RatioAtMost(most) => format!("≤ {most:.2} ×"),
             Limit::Seconds(most) => format!("≤ {most:.0} s"),
+            Limit::Milliseconds(most) => format!("≤ {most:.0} ms"),
             Limit::Mebibytes(most) => format!("≤ {most:.0} MiB"),
+            Limit::Percent(most) => format!("≤ {most:.0} %"),
+            Limit::Count(most) => format!("≤ {most:.0}"),
         }
     }
 
@@ -52,13 +66,16 @@ impl Limit {
         match self {
             Limit::Ratio(_) | Limit::RatioAtMost(_) => format!("{value:.2} ×"),
             Limit::Seconds(_) => format!("{value:.2} s"),
+            Limit::Milliseconds(_) => format!("{} ms", figure(value)),
             Limit::Mebibytes(_) => format!("{value:.0} MiB"),
+            Limit::Percent(_) => format!("{} %", figure(value)),
+            Limit::Count(_) => format!("{value:.0}"),
         }
     }
 }
 
 /// Every bar, in the order of the report.
-pub const BARS: [Bar; 13] = [
+pub const BARS: [Bar; 29] = [
     Bar {
         id: "append-rocksdb",
         figure: "durable append, batches of 256 × 1 KiB, against bare RocksDB storing the same records as 256 keys in one \
@@ -125,6 +142,86 @@ pub const BARS: [Bar; 13] = [
         figure: "resident memory with 100,000 topics, idle",
         limit: Limit::Mebibytes(256.0),
     },
+    Bar {
+        id: "ring-publish",
+        figure: "three nodes, `meshctl bench publish`, 1 KiB, 256 in flight, against one node",
+        limit: Limit::Ratio(0.33),
+    },
+    Bar {
+        id: "ring-nats",
+        figure: "the same against NATS JetStream, three replicas, `sync_interval: always`",
+        limit: Limit::Ratio(1.5),
+    },
+    Bar {
+        id: "ring-nats-latency",
+        figure: "three nodes, one in flight, p50, against NATS likewise",
+        limit: Limit::RatioAtMost(1.0),
+    },
+    Bar {
+        id: "ring-nats-topics",
+        figure: "three nodes, 256 in flight over 200 topics, against NATS with 200 streams",
+        limit: Limit::Ratio(8.0),
+    },
+    Bar {
+        id: "failover",
+        figure: "a leader is killed with SIGKILL under load, until its topic is acknowledged again, p50",
+        limit: Limit::Milliseconds(1_000.0),
+    },
+    Bar {
+        id: "failover-max",
+        figure: "the same, the longest",
+        limit: Limit::Milliseconds(2_000.0),
+    },
+    Bar {
+        id: "failover-control",
+        figure: "the same where the node also led the control plane, the longest",
+        limit: Limit::Milliseconds(3_000.0),
+    },
+    Bar {
+        id: "failover-lost",
+        figure: "acknowledged records lost or changed by all of these",
+        limit: Limit::Count(0.0),
+    },
+    Bar {
+        id: "handover",
+        figure: "SIGTERM of a leader under load, the longest time without acknowledgements",
+        limit: Limit::Milliseconds(200.0),
+    },
+    Bar {
+        id: "ring-tail",
+        figure: "idle cluster, publish → delivered to a follower's tail, p99, against 3 × one fsync + 1 ms",
+        limit: Limit::RatioAtMost(1.0),
+    },
+    Bar {
+        id: "join-bytes",
+        figure: "a fourth node joins 2 GiB on three: bytes moved against the fewest that balance",
+        limit: Limit::RatioAtMost(1.05),
+    },
+    Bar {
+        id: "join-latency",
+        figure: "append p99 meanwhile against before",
+        limit: Limit::RatioAtMost(3.0),
+    },
+    Bar {
+        id: "ring-idle",
+        figure: "idle cluster of 3 × 64 partitions, CPU of the busiest node, of one core",
+        limit: Limit::Percent(2.0),
+    },
+    Bar {
+        id: "lookup-routes",
+        figure: "cluster map (`routes`) from any of 100 nodes, p99",
+        limit: Limit::Milliseconds(5.0),
+    },
+    Bar {
+        id: "lookup-get",
+        figure: "binding read at R=1 from any of 100 nodes, p99",
+        limit: Limit::Milliseconds(5.0),
+    },
+    Bar {
+        id: "lookup-hops",
+        figure: "nodes that a read is passed on to, at most",
+        limit: Limit::Count(1.0),
+    },
 ];
 
 #[cfg(test)]
@@ -136,5 +233,7 @@ mod tests {
         assert!(Limit::Ratio(1.0).is_met_by(1.0) && !Limit::Ratio(1.0).is_met_by(0.99));
         assert!(Limit::Seconds(2.0).is_met_by(2.0) && !Limit::Seconds(2.0).is_met_by(2.01));
         assert_eq!(Limit::RatioAtMost(2.3).text(), "≤ 2.30 ×");
+        assert!(Limit::Count(0.0).is_met_by(0.0) && !Limit::Count(0.0).is_met_by(1.0));
+        assert_eq!(Limit::Milliseconds(200.0).value_text(0.123), "0.123 ms");
     }
 }

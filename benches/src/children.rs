@@ -82,6 +82,18 @@ impl Child {
         Ok(())
     }
 
+    /// SIGTERM. [`Child::finish`] waits for the end.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn terminate(&self) -> Result<()> {
+        let process = rustix::process::Pid::from_child(&self.process);
+        Ok(rustix::process::kill_process(
+            process,
+            rustix::process::Signal::TERM,
+        )?)
+    }
+
     /// Lets it end by itself and waits for that.
     ///
     /// # Errors

@@ -37,25 +37,19 @@ pub struct Measured {
 pub struct Latency {
     /// Half of them no more than this.
     pub p50: f64,
+    /// All but one in a hundred no more than this.
+    pub p99: f64,
 }
 
 impl Cluster {
     /// Makes a cluster of one node in `dir`, which does not exist yet, with the `meshctl` of `$MESHCTL`, or else the one
-    /// that lies beside this program.
+    /// that lies beside this program. [`crate::mesh::Mesh`] has several nodes.
     ///
     /// # Errors
     /// There is no such program, or it says why it cannot.
     pub fn init(dir: &Path) -> Result<Cluster> {
-        let program = match std::env::var_os("MESHCTL") {
-            Some(program) => PathBuf::from(program),
-            None => std::env::current_exe()?.with_file_name("meshctl"),
-        };
-        if !program.exists() {
-            let what = "build it with `cargo build --release -p meshctl`, or name one with MESHCTL";
-            return Err(format!("there is no {}: {what}", program.display()).into());
-        }
         let cluster = Cluster {
-            program,
+            program: program()?,
             dir: dir.to_owned(),
         };
         let mut init = Command::new(&cluster.program);
@@ -146,7 +140,21 @@ impl Node<'_> {
     }
 }
 
-fn output(mut command: Command) -> Result<Vec<u8>> {
+/// The `meshctl` of `$MESHCTL`, or else the one that lies beside this program.
+pub(crate) fn program() -> Result<PathBuf> {
+    let program = match std::env::var_os("MESHCTL") {
+        Some(program) => PathBuf::from(program),
+        None => std::env::current_exe()?.with_file_name("meshctl"),
+    };
+    if !program.exists() {
+        let what = "build it with `cargo build --release -p meshctl`, or name one with MESHCTL";
+        return Err(format!("there is no {}: {what}", program.display()).into());
+    }
+    Ok(program)
+}
+
+/// What a command of `meshctl` prints.
+pub(crate) fn output(mut command: Command) -> Result<Vec<u8>> {
     let output = command.stdin(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(output.stdout);

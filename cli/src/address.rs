@@ -99,7 +99,10 @@ mod tests {
 
     #[test]
     fn addresses_of_both_families() {
-        assert_eq!(Address::new("127.0.0.1", 7400).to_string(), "127.0.0.1:7400");
+        assert_eq!(
+            Address::new("127.0.0.1", 7400).to_string(),
+            "127.0.0.1:7400"
+        );
         assert_eq!(Address::new("::1", 7400).to_string(), "[::1]:7400");
         assert_eq!(Address::new("[::1]", 7400).host(), "::1");
         let parsed = Address::parse("node.example:1", "--hosts").unwrap();

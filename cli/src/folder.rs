@@ -130,7 +130,10 @@ fn node_file(node: &NewNode, contacts: &[String], cluster: ClusterId) -> String 
             toml_string(&node.address.to_string())
         )
     };
-    let contacts: Vec<String> = contacts.iter().map(|contact| toml_string(contact)).collect();
+    let contacts: Vec<String> = contacts
+        .iter()
+        .map(|contact| toml_string(contact))
+        .collect();
     let gossip = GossipTuning::default();
     format!(
         "# Where this node serves (UDP). Port 0 lets the system choose one at each start.

@@ -21,12 +21,6 @@ impl Sequence {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
-
-    /// A number from 0 to `bound - 1`; 0 where `bound` is 0.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        // The bias is below bound / 2^64: nothing for made-up data.
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
-    }
 }
 
 /// Values of one size, cut from a shared pool without copying.
@@ -68,8 +62,6 @@ mod tests {
         let mut sequence = Sequence::new(0);
         assert_eq!(sequence.next(), 0xe220_a839_7b1d_cdaf);
         assert_eq!(sequence.next(), 0x6e78_9e6a_a1b9_65f4);
-        assert!((0..1000).all(|_| sequence.below(7) < 7));
-        assert_eq!(sequence.below(0), 0);
     }
 
     #[test]

@@ -69,7 +69,9 @@ fn answers(node: &NodeView) -> bool {
 impl Survey {
     /// What this node said, if it did.
     pub(crate) fn status(&self, node: NodeId) -> Option<&NodeStatus> {
-        self.statuses().find(|(id, _)| *id == node).map(|(_, status)| status)
+        self.statuses()
+            .find(|(id, _)| *id == node)
+            .map(|(_, status)| status)
     }
 
     pub(crate) fn statuses(&self) -> impl Iterator<Item = (NodeId, &NodeStatus)> {
@@ -97,7 +99,9 @@ impl Survey {
     /// Copies that each partition should have.
     pub(crate) fn copies_wanted(&self) -> usize {
         let nodes = self.cluster.nodes.iter();
-        let staying = nodes.filter(|node| node.state != NodeState::Removed).count();
+        let staying = nodes
+            .filter(|node| node.state != NodeState::Removed)
+            .count();
         usize::from(self.cluster.replication).min(staying.max(1))
     }
 
@@ -116,14 +120,19 @@ impl Survey {
             Some(_) => &[],
         };
         let holders = partition.replicas.iter().chain(learners);
-        holders.filter(|node| self.is_whole(partition, **node)).count()
+        holders
+            .filter(|node| self.is_whole(partition, **node))
+            .count()
     }
 
     fn is_whole(&self, partition: &PartitionView, node: NodeId) -> bool {
-        if !self.is_alive(Some(node)) || self.copy(partition, node).is_some_and(|copy| copy.suspect) {
+        if !self.is_alive(Some(node)) || self.copy(partition, node).is_some_and(|copy| copy.suspect)
+        {
             return false;
         }
-        let leads = partition.leader.and_then(|leader| self.copy(partition, leader));
+        let leads = partition
+            .leader
+            .and_then(|leader| self.copy(partition, leader));
         let lag = leads.and_then(|copy| copy.lag.iter().find(|lag| lag.node == node));
         lag.is_none_or(|lag| lag.connected && lag.entries <= BEHIND_ENTRIES_MAX)
     }
@@ -134,14 +143,40 @@ impl Survey {
     }
 
     fn is_alive(&self, node: Option<NodeId>) -> bool {
-        let node = node.and_then(|id| self.cluster.node(id));
-        node.is_some_and(|node| !matches!(node.state, NodeState::Down | NodeState::Removed))
+        node.is_some_and(|id| {
+            !matches!(
+                self.state(id),
+                None | Some(NodeState::Down | NodeState::Removed)
+            )
+        })
+    }
+
+    /// What can be said of the node: what the map says, unless the map cannot change just now and the node is silent.
+    pub(crate) fn state(&self, id: NodeId) -> Option<NodeState> {
+        let state = self.cluster.node(id)?.state;
+        let silent = self.silent().any(|(node, _)| node == id);
+        Some(if silent && self.control_leader().is_none() {
+            NodeState::Down
+        } else {
+            state
+        })
+    }
+
+    /// Who leads the control plane, by its own account.
+    pub(crate) fn control_leader(&self) -> Option<NodeId> {
+        let mut nodes = self.statuses();
+        let leads = |(node, status): &(NodeId, &NodeStatus)| {
+            status.control_quorum && status.control_leader == Some(*node)
+        };
+        nodes.find(leads).map(|(node, _)| node)
     }
 
     /// Entries that this node's copies are behind their leaders.
     pub(crate) fn lag(&self, node: NodeId) -> u64 {
         let copies = self.statuses().flat_map(|(_, status)| &status.partitions);
-        let behind = copies.flat_map(|copy| &copy.lag).filter(|lag| lag.node == node);
+        let behind = copies
+            .flat_map(|copy| &copy.lag)
+            .filter(|lag| lag.node == node);
         behind.map(|lag| lag.entries).sum()
     }
 
@@ -166,7 +201,10 @@ impl Survey {
 
     /// About how many bytes a copy of this partition carries.
     pub(crate) fn bytes(&self, partition: &PartitionView) -> u64 {
-        let holders = partition.leader.into_iter().chain(partition.replicas.iter().copied());
+        let holders = partition
+            .leader
+            .into_iter()
+            .chain(partition.replicas.iter().copied());
         let mut copies = holders.filter_map(|node| self.copy(partition, node));
         copies.next().map_or(0, |copy| copy.bytes)
     }
@@ -178,7 +216,9 @@ impl Survey {
 
 /// A node's name, or its id where the map does not know it.
 pub(crate) fn name(cluster: &ClusterView, id: NodeId) -> String {
-    cluster.node(id).map_or_else(|| id.to_string(), |node| node.name.clone())
+    cluster
+        .node(id)
+        .map_or_else(|| id.to_string(), |node| node.name.clone())
 }
 
 pub(crate) fn names(cluster: &ClusterView, ids: &[NodeId]) -> Vec<String> {

@@ -48,6 +48,7 @@ pub mod journal;
 pub mod keys;
 mod listing;
 mod lock;
+mod merge;
 mod open;
 mod options;
 mod read;
@@ -56,6 +57,7 @@ mod replica;
 mod rows;
 mod salvage;
 mod scrub;
+mod sizes;
 mod solo;
 mod space;
 mod storage;
@@ -79,7 +81,7 @@ pub use options::{
 };
 pub use reclaim::{GARBAGE_RATIO_MAX, Reclaimed};
 pub use replica::{
-    JOURNAL_BYTES_MAX, JOURNAL_ENTRIES_KEPT, JournalEntry, PartitionSource, Persist,
+    Held, JOURNAL_BYTES_MAX, JOURNAL_ENTRIES_KEPT, JournalEntry, PartitionSource, Persist,
 };
 pub use rows::{ROW_BYTES_MAX, RowChange};
 pub use salvage::{SalvageReport, salvage};

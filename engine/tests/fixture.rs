@@ -238,12 +238,6 @@ fn a_data_directory_of_format_1_is_read_back_fully() {
     );
     let row = engine.row(b"row").unwrap();
     assert_eq!(row.as_deref(), Some(&b"of the control plane"[..]));
-    let replicated = topic(&engine, &name);
-    let replica = engine.replica(replicated.partition).unwrap();
-    assert_eq!((replica.promised, replica.suspect), (Epoch(9), true));
-    assert_eq!((replica.last.index, replica.commit), (Index(4), Index(3)));
-    assert_eq!(replica.epochs, [(Epoch(1), Index(1))]);
-    assert_eq!(values(&engine, replicated), ["seen"]);
 
     let plain = topic(&engine, "plain");
     let mut next = 0;
@@ -303,6 +297,26 @@ fn a_data_directory_of_format_1_is_read_back_fully() {
     assert_eq!(live(&engine, "deleted", START_MS), [""; 0]);
     let report = engine.scrub(&mut |_| std::ops::ControlFlow::Continue(()));
     assert_eq!((report.bindings, report.damages), (4, vec![]));
+}
+
+#[test]
+fn a_replica_of_format_1_is_read_back_fully() {
+    let bench = Bench::new();
+    let data = bench.dir.path().join("fixture");
+    copy_dir(&fixture(), &data);
+    let engine = bench.open_engine_at(&data);
+    let replicated = engine
+        .topic(&TopicName::new(&lone_name(&engine)).unwrap())
+        .unwrap()
+        .unwrap()
+        .key;
+    let replica = engine.replica(replicated.partition).unwrap();
+    assert_eq!((replica.promised, replica.suspect), (Epoch(9), true));
+    assert_eq!((replica.last.index, replica.commit), (Index(4), Index(3)));
+    assert_eq!(replica.epochs, [(Epoch(1), Index(1))]);
+    assert_eq!(values(&engine, replicated), ["seen"]);
+    let entries = engine.read_entries(replicated.partition, Index(1), 1 << 20);
+    assert_eq!(entries.unwrap().len(), 4);
 }
 
 #[test]

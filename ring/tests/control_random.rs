@@ -88,14 +88,11 @@ fn command(map: &ClusterMap, step: &Step) -> Option<ControlCommand> {
             leader: of(at)?.leader,
         },
         Step::CaughtUp(at, which) => {
-            let learners = &of(at)?.learners;
-            if learners.is_empty() {
-                return None;
-            }
+            let followers = [&of(at)?.learners[..], &of(at)?.replicas[..]].concat();
             ControlCommand::CaughtUp {
                 partition: PartitionId(at),
                 epoch: of(at)?.epoch,
-                node: *which.get(learners),
+                node: *which.get(&followers),
             }
         }
         Step::Resign(at, to) => ControlCommand::Resign {
@@ -152,7 +149,10 @@ fn check_change(
         );
         assert_eq!(after.activated.replicas, before.replicas);
     }
-    if set_changed {
+    let goes_back = matches!(command, ControlCommand::Resign { partition: p, .. } if *p == partition)
+        && !before.is_activated()
+        && same_set(&after.replicas, &before.activated.replicas);
+    if set_changed && !goes_back {
         // Two sets matter at most: this one and the last, which was activated.
         assert_eq!(
             after.activated.epoch, before.epoch,
@@ -163,8 +163,8 @@ fn check_change(
         for node in &after.replicas {
             let just_now = matches!(command, ControlCommand::CaughtUp { partition: p, node: n, .. }
                 if *p == partition && n == node);
-            let holds = before.replicas.contains(node) || before.caught_up.contains(node);
-            assert!(holds || just_now, "a new replica has caught up");
+            let holds = before.leader == *node || before.caught_up.contains(node);
+            assert!(holds || just_now, "everyone of a new set keeps up");
         }
         let live = after
             .replicas
@@ -189,16 +189,18 @@ fn check_map(map: &ClusterMap) {
         let mut fit = of
             .replicas
             .iter()
-            .filter(|id| node(id).state == NodeState::Up);
+            .filter(|id| node(id).state == NodeState::Up && of.caught_up.contains(id));
         assert!(
             leader.state == NodeState::Up || fit.next().is_none(),
-            "one that stays leads"
+            "one that stays leads, as soon as it keeps up"
         );
         for holder in of.replicas.iter().chain(&of.learners) {
             assert_ne!(node(holder).state, NodeState::Joining);
             assert_ne!(node(holder).state, NodeState::Drained);
         }
-        assert!(of.caught_up.iter().all(|id| of.learners.contains(id)));
+        let follows = |id: &NodeId| of.learners.contains(id) || of.replicas.contains(id);
+        assert!(of.caught_up.iter().all(follows));
+        assert!(!of.caught_up.contains(&of.leader));
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::init;
+use super::{init, serve};
 use crate::error::Failure;
 use crate::layout::Layout;
 use crate::process::{Log, NodeProcess, Starting, spawn};
@@ -78,7 +78,7 @@ struct Fleet {
 
 impl Fleet {
     fn start(layout: &Layout, names: Vec<String>, session: &Session) -> Result<Self, Failure> {
-        let log = session.common.log.as_deref().unwrap_or("info");
+        let log = session.common.log.as_deref().unwrap_or(serve::LOG_DEFAULT);
         let (stopping, stop) = watch::channel(false);
         let (tell, events) = mpsc::channel(EVENTS_MAX);
         let mut keepers = JoinSet::new();

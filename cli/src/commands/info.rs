@@ -48,9 +48,16 @@ impl NodeArg {
 /// The node of this name; where there is none, the error says which there are.
 pub(crate) fn known<'c>(cluster: &'c ClusterView, name: &str) -> Result<&'c NodeView, Failure> {
     cluster.named(name).ok_or_else(|| {
-        let nodes = cluster.nodes.iter().filter(|node| node.state != NodeState::Removed);
-        let names: Vec<&str> = nodes.map(|node| node.name.as_str()).collect();
-        Failure::not_found(format!("no node {name}: the cluster has {}", names.join(", ")))
+        let nodes = cluster
+            .nodes
+            .iter()
+            .filter(|node| node.state != NodeState::Removed);
+        let mut names: Vec<&str> = nodes.map(|node| node.name.as_str()).collect();
+        names.sort_unstable();
+        Failure::not_found(format!(
+            "no node {name}: the cluster has {}",
+            names.join(", ")
+        ))
     })
 }
 
@@ -68,7 +75,6 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
         ("version", info.version.clone()),
         ("data format", info.format.to_string()),
         ("partitions", info.partitions.to_string()),
-        ("epoch", info.epoch.to_string()),
         ("boots", info.boot.to_string()),
         ("up for", human_duration(info.uptime.as_secs() * 1000)),
         ("connections", info.connections.to_string()),
@@ -85,7 +91,6 @@ fn object(info: &NodeInfo) -> Value {
         "version": info.version,
         "format": info.format,
         "partitions": info.partitions,
-        "epoch": info.epoch,
         "boot": info.boot,
         "uptime_ms": u64::try_from(info.uptime.as_millis()).unwrap_or(u64::MAX),
         "connections": info.connections,

@@ -100,10 +100,15 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
     let out = &mut session.out;
     out.confirm(format!("made the cluster {} in {dir}", made.cluster))?;
     if let [node] = &made.nodes[..] {
-        out.confirm(format!("start its node with: meshctl serve {dir}/{}", node.name))?;
+        out.confirm(format!(
+            "start its node with: meshctl serve {dir}/{}",
+            node.name
+        ))?;
     } else {
         let count = made.nodes.len();
-        out.confirm(format!("start its {count} nodes here with: meshctl dev {dir}"))?;
+        out.confirm(format!(
+            "start its {count} nodes here with: meshctl dev {dir}"
+        ))?;
         out.confirm(format!(
             "or each on its host, where its folder goes, with: meshctl serve {dir}/n1"
         ))?;
@@ -203,7 +208,11 @@ impl Shape {
                 zone: zone(index),
             })
         };
-        self.addresses()?.into_iter().enumerate().map(named).collect()
+        self.addresses()?
+            .into_iter()
+            .enumerate()
+            .map(named)
+            .collect()
     }
 
     /// Where each node serves, and others reach it.
@@ -212,10 +221,15 @@ impl Shape {
         let addresses = if self.hosts.is_empty() {
             self.addresses_of_one_host(count)?
         } else {
-            let each = self.hosts.iter().map(|host| Address::parse(host, "--hosts"));
+            let each = self
+                .hosts
+                .iter()
+                .map(|host| Address::parse(host, "--hosts"));
             each.collect::<Result<Vec<_>, _>>()?
         };
-        if count > 1 && let Some(lost) = addresses.iter().find(|address| !is_reachable(address)) {
+        if count > 1
+            && let Some(lost) = addresses.iter().find(|address| !is_reachable(address))
+        {
             return Err(Failure::usage(format!(
                 "{lost} is no address at which nodes can find each other: name one with --host or --hosts"
             )));
@@ -309,12 +323,21 @@ mod tests {
     fn ports_count_on_from_the_first() {
         let three = ["127.0.0.1:7400", "127.0.0.1:7401", "127.0.0.1:7402"];
         assert_eq!(addresses(&[]).unwrap(), three);
-        assert_eq!(addresses(&["--nodes", "1", "--host", "0.0.0.0"]).unwrap(), ["0.0.0.0:7400"]);
-        assert_eq!(addresses(&["--nodes", "1", "--port", "0"]).unwrap(), ["127.0.0.1:0"]);
+        assert_eq!(
+            addresses(&["--nodes", "1", "--host", "0.0.0.0"]).unwrap(),
+            ["0.0.0.0:7400"]
+        );
+        assert_eq!(
+            addresses(&["--nodes", "1", "--port", "0"]).unwrap(),
+            ["127.0.0.1:0"]
+        );
         let hosts = addresses(&["--hosts", "a:1,b:1,c:2,[::1]:7"]).unwrap();
         assert_eq!(hosts, ["a:1", "b:1", "c:2", "[::1]:7"]);
         let chosen = addresses(&["--port", "0"]).unwrap();
-        assert!(chosen.iter().all(|address| !address.ends_with(":0")), "{chosen:?}");
+        assert!(
+            chosen.iter().all(|address| !address.ends_with(":0")),
+            "{chosen:?}"
+        );
     }
 
     #[test]

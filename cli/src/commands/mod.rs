@@ -32,7 +32,7 @@ use crate::session::Session;
 pub(crate) fn execute(cli: Cli) -> Result<(), Failure> {
     let mut session = Session::open(cli.common)?;
     session.log(match cli.command {
-        Command::Serve(_) => "info",
+        Command::Serve(_) => serve::LOG_DEFAULT,
         _ => "warn",
     })?;
     let runtime = runtime(&cli.command)

@@ -46,7 +46,9 @@ pub(crate) async fn run(_args: &Args, session: &mut Session) -> Result<(), Failu
     let out = &mut session.out;
     out.table(&["partition", "leader", "epoch", "replicas", ""], &rows)?;
     if !out.is_quiet() {
-        balance(&cluster).iter().try_for_each(|line| out.line(line))?;
+        balance(&cluster)
+            .iter()
+            .try_for_each(|line| out.line(line))?;
     }
     Ok(())
 }
@@ -75,7 +77,10 @@ fn balance(cluster: &ClusterView) -> Vec<String> {
     let staying = nodes.iter().filter(|node| node.state != NodeState::Removed);
     let line = |node: &&&mesh_net::client::NodeView| {
         let partitions = cluster.partitions.iter();
-        let holds = partitions.clone().filter(|p| p.replicas.contains(&node.id)).count();
+        let holds = partitions
+            .clone()
+            .filter(|p| p.replicas.contains(&node.id))
+            .count();
         let leads = partitions.filter(|p| p.leader == Some(node.id)).count();
         format!("{}: holds {holds}, leads {leads}", node.name)
     };

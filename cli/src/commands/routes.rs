@@ -52,7 +52,9 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
     let hash = KeyHash::of(&name);
     let partition = hash.partition(partition_count(&cluster));
     let held = cluster.partitions.get(usize::from(partition.0));
-    let replicas = held.map(|held| names(&cluster, &held.replicas)).unwrap_or_default();
+    let replicas = held
+        .map(|held| names(&cluster, &held.replicas))
+        .unwrap_or_default();
     let leader = held.and_then(|held| Some(survey::name(&cluster, held.leader?)));
     let epoch = held.map_or(0, |held| held.epoch.0);
     if session.out.is_json() {
@@ -70,7 +72,10 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
         ("hash", hash.to_string()),
         ("partition", partition.to_string()),
         ("replicas", replicas.join(", ")),
-        ("leader", leader.unwrap_or_else(|| "nobody just now".to_owned())),
+        (
+            "leader",
+            leader.unwrap_or_else(|| "nobody just now".to_owned()),
+        ),
         ("epoch", epoch.to_string()),
     ])
 }

@@ -10,6 +10,9 @@ use crate::error::Failure;
 use crate::session::Session;
 use crate::signals::Interrupt;
 
+/// What a node logs where nobody says otherwise. The consensus library tells of every message at `info`.
+pub(crate) const LOG_DEFAULT: &str = "info,openraft=error";
+
 /// Run a node until SIGTERM or SIGINT
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:

@@ -31,7 +31,9 @@ pub(crate) async fn run(_args: &Args, session: &mut Session) -> Result<(), Failu
 /// Nodes that are of the cluster, by name.
 fn members(survey: &Survey) -> Vec<&NodeView> {
     let nodes = survey.cluster.nodes.iter();
-    let mut nodes: Vec<&NodeView> = nodes.filter(|node| node.state != NodeState::Removed).collect();
+    let mut nodes: Vec<&NodeView> = nodes
+        .filter(|node| node.state != NodeState::Removed)
+        .collect();
     nodes.sort_by_key(|node| (node.name.len(), &node.name));
     nodes
 }
@@ -39,20 +41,32 @@ fn members(survey: &Survey) -> Vec<&NodeView> {
 /// Partitions that the node holds, and those that it leads.
 fn shares(survey: &Survey, node: &NodeView) -> (usize, usize) {
     let partitions = survey.cluster.partitions.iter();
-    let holds = |id| partitions.clone().filter(|p| p.replicas.contains(&id)).count();
-    let leads = partitions.clone().filter(|p| p.leader == Some(node.id)).count();
+    let holds = |id| {
+        partitions
+            .clone()
+            .filter(|p| p.replicas.contains(&id))
+            .count()
+    };
+    let leads = partitions
+        .clone()
+        .filter(|p| p.leader == Some(node.id))
+        .count();
     (holds(node.id), leads)
 }
 
 fn control_leader(survey: &Survey) -> Option<String> {
-    let mut leaders = survey.statuses().filter_map(|(_, status)| {
-        status.control_quorum.then_some(status.control_leader?)
-    });
-    leaders.next().map(|leader| survey.name(leader))
+    survey.control_leader().map(|leader| survey.name(leader))
+}
+
+/// A node's state in the word for it.
+fn state(survey: &Survey, node: &NodeView) -> &'static str {
+    state_word(survey.state(node.id).unwrap_or(node.state))
 }
 
 fn hints(survey: &Survey) -> u64 {
-    let hints = survey.statuses().map(|(_, status)| u64::from(status.pending_hints));
+    let hints = survey
+        .statuses()
+        .map(|(_, status)| u64::from(status.pending_hints));
     hints.sum()
 }
 
@@ -77,7 +91,7 @@ fn object(survey: &Survey) -> Value {
             "id": node.id.to_string(),
             "address": node.address,
             "zone": (!node.zone.is_empty()).then_some(&node.zone),
-            "state": state_word(node.state),
+            "state": state(survey, node),
             "partitions": partitions,
             "leads": leads,
             "lag": survey.lag(node.id),
@@ -87,7 +101,9 @@ fn object(survey: &Survey) -> Value {
     };
     let nodes: Vec<Value> = members(survey).into_iter().map(node).collect();
     let transfers = survey.transfers().into_iter();
-    let transfers: Vec<Value> = transfers.map(|transfer| transfer_object(survey, transfer)).collect();
+    let transfers: Vec<Value> = transfers
+        .map(|transfer| transfer_object(survey, transfer))
+        .collect();
     json!({
         "cluster": survey.cluster.cluster.to_string(),
         "map_version": survey.cluster.version,
@@ -121,8 +137,12 @@ fn print(survey: &Survey, session: &mut Session) -> Result<(), Failure> {
         vec![
             node.name.clone(),
             node.address.clone(),
-            if node.zone.is_empty() { "-".to_owned() } else { node.zone.clone() },
-            state_word(node.state).to_owned(),
+            if node.zone.is_empty() {
+                "-".to_owned()
+            } else {
+                node.zone.clone()
+            },
+            state(survey, node).to_owned(),
             partitions.to_string(),
             leads.to_string(),
             grouped(survey.lag(node.id)),
@@ -130,7 +150,15 @@ fn print(survey: &Survey, session: &mut Session) -> Result<(), Failure> {
     };
     let rows: Vec<Vec<String>> = members(survey).into_iter().map(row).collect();
     out.table(
-        &["node", "address", "zone", "state", "partitions", "leads", "lag"],
+        &[
+            "node",
+            "address",
+            "zone",
+            "state",
+            "partitions",
+            "leads",
+            "lag",
+        ],
         &rows,
     )?;
     for transfer in survey.transfers() {
@@ -166,6 +194,8 @@ fn copies(survey: &Survey) -> String {
     match (wanted, lacking) {
         (1, 0) => "one node, one copy of everything: back up its disk".to_owned(),
         (_, 0) => format!("each of the {all} partitions has its {wanted} copies"),
-        _ => format!("{lacking} of {all} partitions are under-replicated: they should have {wanted} copies"),
+        _ => format!(
+            "{lacking} of {all} partitions are under-replicated: they should have {wanted} copies"
+        ),
     }
 }

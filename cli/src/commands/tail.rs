@@ -97,6 +97,7 @@ async fn print_all(
     };
     let mut tail = client.tail(&args.topic, options);
     let mut left = args.limit.unwrap_or(u64::MAX);
+    let mut told = false;
     while left > 0 {
         let batch = {
             let mut next = pin!(tail.next());
@@ -114,6 +115,12 @@ async fn print_all(
                 }
             }
         };
+        if tail.is_leaderless() && !told {
+            told = true;
+            session
+                .out
+                .warn("the topic has no leader just now: its end may be further on");
+        }
         let Some(TailBatch { mut records }) = batch else {
             break;
         };

@@ -39,7 +39,9 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
     let damaged: u64 = answered(&verdicts).map(|hash| hash.damaged).sum();
     let identical = roots.windows(2).all(|pair| pair[0] == pair[1]) && damaged == 0;
     print(&topic, &verdicts, identical, session)?;
-    let silent = verdicts.iter().find_map(|verdict| Some((verdict, verdict.hash.as_ref().err()?)));
+    let silent = verdicts
+        .iter()
+        .find_map(|verdict| Some((verdict, verdict.hash.as_ref().err()?)));
     if !identical {
         return Err(Failure::failed(format!(
             "the replicas of {} do not hold the same, whole records: `meshctl status` and the nodes' logs say more",
@@ -63,13 +65,17 @@ async fn ask_replicas(
 ) -> Result<Vec<Verdict>, Failure> {
     let cluster = client.cluster().await?;
     let Some(partition) = cluster.partitions.get(usize::from(topic.partition)) else {
-        return Err(Failure::failed("the cluster map lacks the topic's partition"));
+        return Err(Failure::failed(
+            "the cluster map lacks the topic's partition",
+        ));
     };
     let mut asking = JoinSet::new();
     for (place, id) in partition.replicas.iter().enumerate() {
         let mut config = session.client_config()?;
         let node = name(&cluster, *id);
-        let Some(known) = cluster.node(*id) else { continue };
+        let Some(known) = cluster.node(*id) else {
+            continue;
+        };
         config.nodes = vec![known.address.clone()];
         let (down, topic) = (known.state == NodeState::Down, topic.clone());
         asking.spawn(async move {
@@ -94,7 +100,9 @@ async fn ask(config: ClientConfig, topic: &TopicDescription) -> Result<TopicHash
 }
 
 fn answered(verdicts: &[Verdict]) -> impl Iterator<Item = &TopicHash> {
-    verdicts.iter().filter_map(|verdict| verdict.hash.as_ref().ok())
+    verdicts
+        .iter()
+        .filter_map(|verdict| verdict.hash.as_ref().ok())
 }
 
 fn print(
@@ -130,13 +138,19 @@ fn print(
     }
     let row = |verdict: &Verdict| {
         let cells = match &verdict.hash {
-            Ok(hash) => [hex(&hash.root), grouped(hash.records), grouped(hash.damaged)],
+            Ok(hash) => [
+                hex(&hash.root),
+                grouped(hash.records),
+                grouped(hash.damaged),
+            ],
             Err(_) => ["-".to_owned(), "-".to_owned(), "-".to_owned()],
         };
         [vec![verdict.node.clone()], cells.to_vec()].concat()
     };
     let rows: Vec<Vec<String>> = verdicts.iter().map(row).collect();
-    session.out.table(&["replica", "root", "records", "damaged"], &rows)?;
+    session
+        .out
+        .table(&["replica", "root", "records", "damaged"], &rows)?;
     let count = answered(verdicts).count();
     if identical && count == verdicts.len() {
         return session.out.line(match count {

@@ -59,7 +59,10 @@ fn mistakes_are_one_line_and_exit_with_2() {
             &["topic", "create", "t", "--retention-bytes", "many"],
             "KiB",
         ),
-        (&["init", "mesh", "--nodes", "3"], "single nodes"),
+        (&["init", "mesh", "--nodes", "0"], "--nodes"),
+        (&["init", "mesh", "--host", "0.0.0.0"], "find each other"),
+        (&["init", "mesh", "--zones", "a b"], "blanks"),
+        (&["node", "new", "n4"], "cluster.json"),
         (
             &["init", "mesh", "--nodes", "1", "--hosts", "nowhere"],
             "HOST:PORT",

@@ -23,9 +23,9 @@ pub(crate) struct Mesh {
 }
 
 /// A node process. It stops at the latest when this does: its stdin closes then.
-struct Running {
-    child: Child,
-    address: String,
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    pub(crate) address: String,
     _lifeline: ChildStdin,
 }
 
@@ -94,39 +94,7 @@ impl Mesh {
     }
 
     fn try_serve(&self) -> Result<Running, Ran> {
-        let log = self.path("n1.log");
-        let mut child = meshctl(self.dir.path())
-            .args(["serve", "mesh/n1", "--until-stdin-closes"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        let lifeline = child.stdin.take().unwrap();
-        let stdout = child.stdout.take().unwrap();
-        let (sender, receiver) = sync_channel(1);
-        thread::spawn(move || {
-            let mut line = String::new();
-            let read = BufReader::new(stdout).read_line(&mut line);
-            sender.send(read.map(|_| line)).unwrap();
-        });
-        let line = receiver
-            .recv_timeout(PATIENCE)
-            .map(Result::unwrap)
-            .unwrap_or_default();
-        if let Some(address) = line.strip_prefix("ready ") {
-            return Ok(Running {
-                address: address.trim_end().to_owned(),
-                child,
-                _lifeline: lifeline,
-            });
-        }
-        let _ = child.kill();
-        Err(Ran {
-            code: child.wait().unwrap().code(),
-            stdout: line.into_bytes(),
-            stderr: fs::read_to_string(&log).unwrap(),
-        })
+        serve(self.dir.path(), "n1")
     }
 
     /// `kill -9`.
@@ -226,6 +194,49 @@ impl Drop for Mesh {
             );
         }
     }
+}
+
+/// Serves `mesh/NAME` in this folder until its `ready` line, or its end. Its log goes to the end of `NAME.log`.
+pub(crate) fn serve(dir: &Path, name: &str) -> Result<Running, Ran> {
+    let log = dir.join(format!("{name}.log"));
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(&log)
+        .unwrap();
+    let before = file.metadata().unwrap().len();
+    let mut child = meshctl(dir)
+        .args(["serve", &format!("mesh/{name}"), "--until-stdin-closes"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(file)
+        .spawn()
+        .unwrap();
+    let lifeline = child.stdin.take().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let (sender, receiver) = sync_channel(1);
+    thread::spawn(move || {
+        let mut line = String::new();
+        let read = BufReader::new(stdout).read_line(&mut line);
+        sender.send(read.map(|_| line)).unwrap();
+    });
+    let line = receiver
+        .recv_timeout(PATIENCE)
+        .map(Result::unwrap)
+        .unwrap_or_default();
+    if let Some(address) = line.strip_prefix("ready ") {
+        return Ok(Running {
+            address: address.trim_end().to_owned(),
+            child,
+            _lifeline: lifeline,
+        });
+    }
+    let _ = child.kill();
+    Err(Ran {
+        code: child.wait().unwrap().code(),
+        stdout: line.into_bytes(),
+        stderr: fs::read_to_string(&log).unwrap()[before as usize..].to_owned(),
+    })
 }
 
 impl fmt::Debug for Ran {

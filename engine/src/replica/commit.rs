@@ -14,7 +14,7 @@ use crate::writer::{Completion, Done, Op};
 /// What the writer is to do for a commit.
 pub(crate) struct CommitOp {
     pub(crate) partition: PartitionId,
-    pub(crate) record: [u8; RECORD_BYTES],
+    pub(crate) record: Option<[u8; RECORD_BYTES]>,
     pub(crate) changes: Vec<(Index, Command)>,
     pub(crate) completion: Committed,
     pub(crate) done: Done<(), Stopped>,
@@ -100,7 +100,7 @@ impl Engine {
         };
         let op = Op::Commit(Box::new(CommitOp {
             partition,
-            record: journal.record.encode(),
+            record: journal.record_to_write(!changes.is_empty()),
             changes,
             completion,
             done: Box::new(done),
@@ -136,6 +136,7 @@ impl Engine {
         };
         let (first, epochs) = let_go(journal, checkpoint.upto);
         let in_bulk = waiting > 0;
+        journal.recorded = journal.record.commit;
         let op = Op::Checkpoint(Box::new(CheckpointOp {
             partition,
             record: journal.record.encode(),

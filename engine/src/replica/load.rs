@@ -14,9 +14,14 @@ use crate::keys::{self, family};
 use crate::read::undecodable;
 use crate::store::Store;
 
-/// Reads the record, the epochs, the last entry, and the entries that are not known to be committed.
-pub(super) fn journal(store: &Store, partition: PartitionId) -> Result<Journal, ReadError> {
-    let record = record(store, partition)?;
+/// Reads the record, the epochs, the last entry, and the entries that are not known to be committed. `alone`: what is
+/// durable is committed, and shown at once if nothing else is to be done for it.
+pub(super) fn journal(
+    store: &Store,
+    partition: PartitionId,
+    alone: bool,
+) -> Result<Journal, ReadError> {
+    let mut record = record(store, partition)?;
     if record.incomplete {
         return Ok(Journal::new(
             record,
@@ -39,8 +44,15 @@ pub(super) fn journal(store: &Store, partition: PartitionId) -> Result<Journal, 
             ),
         ));
     }
-    let visible = uncommitted(store, partition, record.commit)?;
-    Ok(Journal::new(record, epochs, last, visible))
+    let recorded = record.commit;
+    let mut visible = uncommitted(store, partition, record.commit)?;
+    if alone && !visible.has_changes() {
+        record.commit = last.index;
+        visible = Visible::default();
+    }
+    let mut journal = Journal::new(record, epochs, last, visible);
+    journal.recorded = recorded;
+    Ok(journal)
 }
 
 pub(crate) fn record(store: &Store, partition: PartitionId) -> Result<Record, ReadError> {

@@ -6,10 +6,12 @@
 //! which they were made: one caller at a time a partition.
 //!
 //! `slot` what memory holds of a partition, `record` and `load` what is stored of it, `visible` what readers are not
-//! shown, `persist` and `commit` the changing doors, `entries` and `source` the reading ones.
+//! shown, `persist` and `commit` the changing doors, `entries`, `held` and `source` the reading
+//! ones.
 
 mod commit;
 mod entries;
+mod held;
 mod load;
 mod persist;
 mod record;
@@ -28,6 +30,7 @@ use crate::error::ReadError;
 use crate::keys::{self, family};
 use crate::read::undecodable;
 
+pub use held::Held;
 pub(crate) use commit::{CheckpointOp, CommitOp};
 pub(crate) use load::{first_and_last, record as load_record};
 pub(crate) use persist::PersistOp;

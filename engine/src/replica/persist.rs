@@ -43,6 +43,8 @@ pub(crate) struct Persisted {
     removal: Option<u64>,
     /// Removals of the partition until then.
     removals: u64,
+    /// All of it is committed by that.
+    committed: bool,
     in_bulk: bool,
 }
 
@@ -157,10 +159,10 @@ impl Engine {
             durable: journal.last.index,
             removal: removal.as_ref().map(|removal| removal.number),
             removals: journal.removals,
+            committed,
             in_bulk,
         };
-        // An op that only waits its turn writes nothing.
-        let record = (has_rows || !puts.is_empty()).then(|| journal.record.encode());
+        let record = journal.record_to_write(has_rows || !changes.is_empty());
         slot.bulk += u32::from(in_bulk);
         Ok(PersistOp {
             partition,
@@ -214,6 +216,9 @@ impl Completion for Persisted {
             // A removal that was submitted meanwhile may have taken some of it back; its own completion follows.
             if journal.removals == self.removals {
                 journal.durable = self.durable;
+            }
+            if self.committed {
+                journal.shown = journal.shown.max(self.durable);
             }
         }
     }

@@ -10,19 +10,26 @@ use mesh_ring::ids::{Epoch, Index, Offset, PartitionId, TopicId};
 use mesh_ring::replica::Position;
 
 use super::load;
-use super::record::Record;
+use super::record::{RECORD_BYTES, Record};
 use super::visible::{End, Visible};
 use crate::error::ReadError;
 use crate::store::Store;
 
+/// Entries that may be committed without the stored record saying so: a start asks the log about their batches.
+const UNRECORDED_MAX: u64 = 256;
+
 /// Every partition of the store. One that was never used costs nothing.
-pub(crate) struct Slots(Box<[Mutex<Slot>]>);
+pub(crate) struct Slots {
+    slots: Box<[Mutex<Slot>]>,
+}
 
 #[derive(Default)]
 pub(crate) struct Slot {
     journal: Option<Box<Journal>>,
     /// Ops of the partition in the bulk lane: none may overtake them.
     pub(crate) bulk: u32,
+    /// Nobody else has a copy: what is found durable is committed.
+    alone: bool,
     /// The generation of what readers are shown, of a journal that is read anew.
     generation: u64,
 }
@@ -37,6 +44,8 @@ pub(crate) struct Journal {
     pub(crate) last: Position,
     /// The last entry that is durable.
     pub(crate) durable: Index,
+    /// How far the stored record says that the journal is committed.
+    pub(crate) recorded: Index,
     /// The last entry that is known to be committed and is applied: what readers are shown.
     pub(crate) shown: Index,
     /// Commits on their way through the writer: later ones come after them.
@@ -60,18 +69,27 @@ pub(crate) struct Removal {
 
 impl Slots {
     pub(crate) fn new(partitions: u16) -> Slots {
-        Slots((0..partitions).map(|_| Mutex::default()).collect())
+        Slots {
+            slots: (0..partitions).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// From now on what is found durable is committed.
+    pub(crate) fn be_alone(&self) {
+        for slot in &self.slots {
+            slot.lock().unwrap_or_else(PoisonError::into_inner).alone = true;
+        }
     }
 
     pub(crate) fn lock(&self, partition: PartitionId) -> Option<MutexGuard<'_, Slot>> {
         // Every path leaves the slot whole.
-        let slot = self.0.get(usize::from(partition.0))?;
+        let slot = self.slots.get(usize::from(partition.0))?;
         Some(slot.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Calls `each` with every partition in use.
     pub(crate) fn for_each(&self, mut each: impl FnMut(PartitionId, &mut Journal)) {
-        for (number, slot) in (0..).zip(&self.0) {
+        for (number, slot) in (0..).zip(&self.slots) {
             let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(journal) = &mut slot.journal {
                 each(PartitionId(number), journal);
@@ -124,7 +142,7 @@ impl Slot {
         let journal = match self.journal.take() {
             Some(journal) => journal,
             None => {
-                let mut journal = Box::new(load::journal(store, partition)?);
+                let mut journal = Box::new(load::journal(store, partition, self.alone)?);
                 journal.visible.generation = self.generation;
                 journal
             }
@@ -164,6 +182,7 @@ impl Journal {
             epochs,
             last,
             durable: last.index,
+            recorded: record.commit,
             shown: record.commit,
             commits: 0,
             removals: 0,
@@ -251,6 +270,16 @@ impl Journal {
         );
         self.record.commit = self.record.commit.max(upto);
         self.visible.take_changes(upto)
+    }
+
+    /// The record, to be written with what changes: always if more than how far the journal is committed has changed
+    /// (`must`), and every so often otherwise.
+    pub(crate) fn record_to_write(&mut self, must: bool) -> Option<[u8; RECORD_BYTES]> {
+        if !must && self.record.commit.0 - self.recorded.0 < UNRECORDED_MAX {
+            return None;
+        }
+        self.recorded = self.record.commit;
+        Some(self.record.encode())
     }
 
     /// Shows the entries up to `upto`, with each topic and its next offset then.

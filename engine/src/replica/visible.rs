@@ -155,6 +155,11 @@ impl Visible {
         self.generation += 1;
     }
 
+    /// Whether any entry changes more than the log.
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// Takes what the entries up to `upto` change beside the log, to be applied.
     pub(crate) fn take_changes(&mut self, upto: Index) -> Vec<(Index, Command)> {
         let count = self.changes.partition_point(|(index, _)| *index <= upto);

@@ -81,6 +81,7 @@ impl Solo {
 
     /// Leads every partition of an open store that nobody else drives.
     pub fn new(engine: Arc<Engine>) -> Solo {
+        engine.slots().be_alone();
         let partitions = (0..engine.identity().partitions).map(|_| Mutex::default());
         Solo {
             partitions: partitions.collect(),

@@ -107,13 +107,18 @@ impl Lead {
 
     /// The entries that a decision adds, the barrier before the first of all.
     fn entries(&mut self, entry: JournalEntry) -> Vec<JournalEntry> {
-        let barrier = self.barrier.take().map(|index| JournalEntry {
-            index,
-            epoch: self.epoch,
-            command: Command::Barrier,
-            batch: None,
-        });
-        barrier.into_iter().chain([entry]).collect()
+        match self.barrier.take() {
+            None => vec![entry],
+            Some(index) => {
+                let barrier = JournalEntry {
+                    index,
+                    epoch: self.epoch,
+                    command: Command::Barrier,
+                    batch: None,
+                };
+                vec![barrier, entry]
+            }
+        }
     }
 }
 
@@ -158,6 +163,7 @@ impl Solo {
                 answer,
             }) => match stamped(&command, batch, epoch) {
                 Ok(batch) => {
+                    let promise = lead.barrier.map(|_| epoch);
                     let entries = lead.entries(JournalEntry {
                         index,
                         epoch,
@@ -165,7 +171,7 @@ impl Solo {
                         batch,
                     });
                     let persist = Persist {
-                        promise: Some(epoch),
+                        promise,
                         ..Persist::entries(partition, entries)
                     };
                     let durable = Arc::clone(&lead.durable);

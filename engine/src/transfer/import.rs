@@ -16,7 +16,7 @@ use crate::engine::Engine;
 use crate::error::{ReadError, Stopped};
 use crate::keys::{self, family};
 use crate::read::{checked, undecodable};
-use crate::replica::{Journal, RECORD_BYTES, Record, Slots, Visible, first_and_last, load_record};
+use crate::replica::{Held, Journal, RECORD_BYTES, Record, Slots, Visible, first_and_last, load_record};
 use crate::scrub::check_value;
 use crate::writer::{Completion, Done, Op};
 
@@ -84,6 +84,8 @@ pub(crate) struct ReplaceOp {
 pub(crate) enum Replacement {
     /// All rows go.
     Nothing,
+    /// All rows go, except for bindings: those that only this node has acknowledged are in no other copy.
+    OnlyBindings,
     /// Rows of a chunk come, with due times of its bindings.
     Rows { rows: Bytes, expiry: Vec<Vec<u8>> },
     /// Nothing more comes; these are the epochs of the journal that came.
@@ -122,8 +124,12 @@ impl Engine {
         self.replace(partition, Replacement::Nothing, record, None)
     }
 
-    /// Begins to take a copy in, in place of whatever is held of the partition, or goes on with the same copy. Returns the
-    /// cursor behind what has come of it: the next chunk is the one behind that.
+    /// Begins to take a copy in, in place of the journal that is held of the partition, or goes on with the same copy.
+    /// Returns the cursor behind what has come of it: the next chunk is the one behind that. Bindings that are held are
+    /// merged with those that come.
+    ///
+    /// Where a journal was held, the replica is suspect from the moment that it goes, until a leader has caught it up:
+    /// what it had acknowledged counted towards majorities.
     ///
     /// From here on, also after a crash, the partition is incomplete until [`Engine::import_finish`].
     ///
@@ -141,8 +147,14 @@ impl Engine {
             cursor: Vec::new(),
         };
         let record = self.empty_record(partition, true)?;
+        // What this node has acknowledged of the journal that goes may be on it alone.
+        let replaces = !matches!(self.held(partition), Ok(Held::Nothing | Held::Arriving));
+        let record = Record {
+            suspect: record.suspect || replaces,
+            ..record
+        };
         let progress = Some(progress.encode());
-        self.replace(partition, Replacement::Nothing, record, progress)?;
+        self.replace(partition, Replacement::OnlyBindings, record, progress)?;
         Ok(Vec::new())
     }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use mesh_ring::binding::{Binding, Content, Version};
+use mesh_ring::hlc::Hlc;
 use mesh_ring::hash::partition_of;
 use mesh_ring::ids::PartitionId;
 use mesh_ring::limits::BINDING_VALUE_BYTES_MAX;
@@ -9,7 +10,7 @@ use mesh_ring::merkle::{LeafSum, binding_digest, leaf_of};
 
 use super::group::Group;
 use super::state::State;
-use super::{BindingWrite, Written};
+use super::{BindingMerge, BindingWrite, Written};
 use crate::error::{BindingError, ReadError};
 use crate::keys::{self, family};
 use crate::read;
@@ -80,6 +81,39 @@ impl State {
         Ok(Written { dot, hlc, context })
     }
 
+    /// Takes another node's copy of a binding in. What either side has superseded goes, nothing else does.
+    pub(super) fn merge(
+        &mut self,
+        group: &mut Group<'_>,
+        merge: &BindingMerge,
+        tombstone_age_ms: u64,
+    ) -> Result<(), BindingError> {
+        if let Err(shortage) = &group.space {
+            return Err(BindingError::DiskFull {
+                free: shortage.free,
+                reserve: shortage.reserve,
+            });
+        }
+        let key = merge.key.as_bytes();
+        let partition = partition_of(key, self.partition_count);
+        let held = current(group, partition, key)?;
+        let Some(news) = merged(group, partition, key, held.as_ref(), &merge.theirs)? else {
+            return Ok(());
+        };
+        for version in &news {
+            self.observe(version.hlc, group.now_ms);
+            let due_ms = match &version.content {
+                Content::Tombstone => Some(version.hlc.millis().saturating_add(tombstone_age_ms)),
+                Content::Value(_) => version.expires_ms,
+            };
+            if let Some(due_ms) = due_ms {
+                let due = keys::expiry_key(due_ms, partition, key);
+                group.put(family::EXPIRY, due, []);
+            }
+        }
+        Ok(())
+    }
+
     /// Looks at a binding whose time has come: expired values become tombstones, and tombstones that are old enough
     /// go, context and all. A cluster of one has no other replica that could bring them back. Returns whether the
     /// binding changed.
@@ -127,6 +161,43 @@ impl State {
         }
         Ok(false)
     }
+}
+
+impl Group<'_> {
+    /// Takes in a binding of a copy of a whole partition: what is written meanwhile, or was before, stays beside it.
+    /// Returns the latest timestamp that it brings.
+    pub(super) fn merge_row(
+        &mut self,
+        partition: PartitionId,
+        key: &[u8],
+        theirs: &Binding,
+    ) -> Result<Hlc, ReadError> {
+        // One that cannot be read is replaced; the scrub finds that its leaf was of something else.
+        let held = current(self, partition, key).unwrap_or_default();
+        let news = merged(self, partition, key, held.as_ref(), theirs)?;
+        let times = news.iter().flatten().map(|version| version.hlc);
+        Ok(times.max().unwrap_or_default())
+    }
+}
+
+/// Writes what both come to together. Returns the versions that are new here; `None` where nothing changes.
+fn merged(
+    group: &mut Group<'_>,
+    partition: PartitionId,
+    key: &[u8],
+    held: Option<&Binding>,
+    theirs: &Binding,
+) -> Result<Option<Vec<Version>>, ReadError> {
+    let empty = Binding::default();
+    let ours = held.unwrap_or(&empty);
+    let after = ours.merge(theirs);
+    if after == *ours {
+        return Ok(None);
+    }
+    let before = held.map(Binding::encode);
+    store_binding(group, partition, key, before.as_deref(), Some(&after))?;
+    let known = |version: &&Version| !ours.versions().contains(version);
+    Ok(Some(after.versions().iter().filter(known).cloned().collect()))
 }
 
 /// The binding as the group sees it so far.

@@ -1,6 +1,6 @@
 //! One group: the WriteBatch under construction, what later ops of the group must see of it, and who waits for it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use mesh_ring::ids::{Offset, PartitionId, TopicKey};
@@ -23,7 +23,7 @@ pub(super) struct Group<'a> {
     log: Vec<([u8; 18], Bytes)>,
     journal: Vec<([u8; 10], Vec<u8>)>,
     /// Records of replicas, the last of each.
-    records: HashMap<PartitionId, [u8; RECORD_BYTES]>,
+    records: BTreeMap<PartitionId, [u8; RECORD_BYTES]>,
     /// Physical time of the group, unix milliseconds.
     pub(super) now_ms: u64,
     /// Whether there is room for anything but control.
@@ -107,7 +107,7 @@ impl<'a> Group<'a> {
             batch: WriteBatch::with_capacity_bytes(bytes),
             log: Vec::new(),
             journal: Vec::new(),
-            records: HashMap::new(),
+            records: BTreeMap::new(),
             now_ms,
             space,
             replies: Vec::new(),

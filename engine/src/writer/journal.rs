@@ -57,8 +57,8 @@ impl Group<'_> {
     }
 
     pub(super) fn commit(&mut self, op: CommitOp) -> Result<(), ReadError> {
-        if !op.changes.is_empty() {
-            self.put_record(op.partition, op.record);
+        if let Some(record) = op.record {
+            self.put_record(op.partition, record);
         }
         self.complete(op.completion, op.done, ());
         for (index, command) in &op.changes {

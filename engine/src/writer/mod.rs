@@ -15,6 +15,7 @@ mod state;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mesh_ring::binding::Binding;
 use mesh_ring::hlc::Hlc;
 use mesh_ring::ids::{NodeId, Offset, PartitionId, TopicKey};
 use mesh_ring::version::{Dot, VersionVector};
@@ -51,6 +52,15 @@ pub struct BindingWrite {
     pub expires_ms: Option<u64>,
 }
 
+/// Another node's copy of a binding, to be taken into this node's.
+#[derive(Debug)]
+pub(crate) struct BindingMerge {
+    pub(crate) key: mesh_ring::name::BindingKey,
+    pub(crate) theirs: Binding,
+    /// About what it takes when it is stored.
+    pub(crate) bytes: usize,
+}
+
 /// A durable change of a binding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
@@ -72,6 +82,7 @@ pub(crate) enum Op {
     /// All rows of a partition, or some of a copy of it.
     Replace(Box<ReplaceOp>),
     Write(BindingWrite, Done<Written, BindingError>),
+    Merge(BindingMerge, Done<(), BindingError>),
     /// A binding whose time has come, as of `now_ms`: expire its values, collect its tombstones.
     Sweep {
         now_ms: u64,
@@ -105,6 +116,7 @@ impl Op {
             Op::Persist(op, _) => op.bytes(),
             Op::Replace(op) => op.bytes(),
             Op::Write(write, _) => write.value.as_ref().map_or(0, Bytes::len) + 2 * KEYS_BYTES,
+            Op::Merge(merge, _) => merge.bytes + 2 * KEYS_BYTES,
             Op::Rows { changes, .. } => changes.iter().map(RowChange::bytes).sum(),
             _ => KEYS_BYTES,
         }
@@ -119,6 +131,7 @@ impl Op {
             Op::Replace(op) => (op.done)(Err(stopped.clone())),
             Op::Rows { done, .. } => done(Err(stopped.clone())),
             Op::Write(_, done) => done(Err(stopped.clone().into())),
+            Op::Merge(_, done) => done(Err(stopped.clone().into())),
             Op::JudgeAges { done, .. } | Op::Reclaimed { done, .. } => {
                 done(Err(stopped.clone().into()));
             }
@@ -243,11 +256,20 @@ impl Writer {
             Op::Persist(op, done) => group.persist(*op, done)?,
             Op::Commit(op) => group.commit(*op)?,
             Op::Checkpoint(op) => group.checkpoint(*op),
-            Op::Replace(op) => group.replace(*op)?,
+            Op::Replace(op) => {
+                let latest = group.replace(*op)?;
+                self.state.observe(latest, group.now_ms);
+            }
             Op::Write(write, done) => {
                 let result = self
                     .state
                     .write(group, write, self.options.tombstone_age_ms);
+                group.reply(done, result);
+            }
+            Op::Merge(merge, done) => {
+                let result = self
+                    .state
+                    .merge(group, &merge, self.options.tombstone_age_ms);
                 group.reply(done, result);
             }
             Op::Sweep {

@@ -48,6 +48,13 @@ impl State {
         self.hlc
     }
 
+    /// Lets this node's time follow that of another node: what is written here later is later.
+    pub(super) fn observe(&mut self, seen: Hlc, now_ms: u64) {
+        if seen > self.hlc {
+            self.hlc = self.hlc.observe(seen, now_ms);
+        }
+    }
+
     /// Makes durable, with the group, that no timestamp above the bound was given out.
     pub(super) fn bound_clock(&mut self, group: &mut Group<'_>) {
         if self.hlc > self.clock_bound {

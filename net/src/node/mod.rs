@@ -3,8 +3,8 @@
 //! - `config`: what `node.toml` says; `start`: how a node comes to be, in order; `registration`: before it takes part;
 //! - `gate`: how many may connect; `connection`: who, and what a stream asks for;
 //! - `peers`: the other nodes; `gossip`: who is alive; `control`: the group that changes the cluster map;
-//! - `partition`: the actor of one partition; `partitions`: which run here, by the map; `doors`, `reports`: what an actor
-//!   makes the node do; `payload`: what its journal carries; `transfer`: partitions that move here or away;
+//! - `partition`: the actor of one partition; `partitions`: which run here, by the map; `doors`, `reports`, `keeping_up`: what an
+//!   actor makes the node do; `payload`: what its journal carries; `transfer`: partitions that move here or away;
 //! - `coordinator`: any node takes any request; `requests`: those of one question and one answer; `append` and `tail`:
 //!   the streams that stay; `commits`, `topics`: what the streams share; `reply`: errors in the words of the wire;
 //! - `upkeep`: retention, expiry and scrub by the clock; `running`: the tasks, and how they stop.
@@ -18,6 +18,7 @@ mod coordinator;
 mod doors;
 mod gate;
 pub mod gossip;
+mod keeping_up;
 mod partition;
 mod partitions;
 mod payload;
@@ -39,7 +40,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mesh_engine::{Engine, QUEUE_BYTES_MAX, Stopped};
-use mesh_ring::control::ControlCommand;
+use mesh_ring::control::{ControlCommand, Outcome};
 use mesh_ring::ids::{NodeId, PartitionId};
 use mesh_ring::map::ClusterMap;
 use quinn::{Endpoint, VarInt};
@@ -54,7 +55,7 @@ pub use self::start::StartError;
 
 use self::append::Producers;
 use self::commits::Commits;
-use self::control::Control;
+use self::control::{Control, ProposeError};
 use self::gate::Gate;
 use self::gossip::{Gossip, Life, Lives};
 use self::partitions::Partitions;
@@ -69,6 +70,9 @@ use crate::tasks::blocking;
 
 /// How long a node that is asked to stop waits for requests under way.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a node that is asked to stop waits for what it has accepted to be committed.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a node that is asked to stop waits for others to lead what it leads.
 pub const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -163,9 +167,13 @@ impl Node {
     pub async fn shutdown(self) -> Result<(), Stopped> {
         self.shared.hand_over().await;
         self.shared.tasks.stop();
-        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.shared.tasks.ended())
-            .await
-            .is_err()
+        let ended = tokio::time::timeout(COMMIT_TIMEOUT, self.shared.tasks.ended()).await;
+        // What is not committed by now waits for nodes that are away: whoever asked for it learns that the outcome is open.
+        self.shared.partitions.stop().await;
+        if ended.is_err()
+            && tokio::time::timeout(SHUTDOWN_TIMEOUT, self.shared.tasks.ended())
+                .await
+                .is_err()
         {
             tracing::warn!(tasks = ?self.shared.tasks.abort(), "some requests did not finish in time");
         }
@@ -188,6 +196,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.shared.tasks.stop();
+        self.shared.partitions.give_up();
         self.endpoint.close(VarInt::from_u32(0), b"");
     }
 }
@@ -234,6 +243,16 @@ impl Shared {
             .await
             .and_then(|sizes| sizes.get(&id).copied())
             .unwrap_or(0)
+    }
+
+    /// Proposes a change of the map, for as long as the node does not stop.
+    async fn propose(&self, command: ControlCommand) -> Result<Outcome, ProposeError> {
+        tokio::select! {
+            proposed = self.control.propose(command) => proposed,
+            () = self.tasks.stopping() => Err(ProposeError::Unavailable {
+                detail: "the node is stopping".into(),
+            }),
+        }
     }
 
     /// Ends the node, with the reason.

@@ -19,12 +19,14 @@ use super::partition::{Actor, Ask, Partition};
 use super::peers::PeerEvent;
 use super::soon::Soon;
 use super::{Shared, transfer};
-use crate::tasks::blocking;
+use crate::tasks::{TaskSet, blocking};
 
 /// The partitions of this node, by number.
 #[derive(Debug, Default)]
 pub(super) struct Partitions {
     slots: RwLock<BTreeMap<PartitionId, Slot>>,
+    /// The actors. They outlive the node's other tasks, which wait for their answers.
+    actors: TaskSet,
 }
 
 /// What there is of one partition.
@@ -82,6 +84,21 @@ impl Partitions {
             Some(Slot::Running(partition, _)) => Some(partition.clone()),
             _ => None,
         }
+    }
+
+    /// Tells everything that runs here to end.
+    pub(super) fn give_up(&self) {
+        for slot in std::mem::take(&mut *self.write()).into_values() {
+            if let Slot::Running(_, stop) | Slot::Arriving(stop) = slot {
+                stop.wanted.cancel();
+            }
+        }
+    }
+
+    /// Ends everything that runs here, and waits until it has.
+    pub(super) async fn stop(&self) {
+        self.give_up();
+        self.actors.join().await;
     }
 
     /// All that run here.
@@ -220,7 +237,7 @@ async fn open(shared: &Arc<Shared>, map: &ClusterMap, id: PartitionId) {
                 .partitions
                 .set(id, Slot::Running(partition.clone(), stop.clone()));
             let running = stop.clone();
-            shared.tasks.spawn("partition", async move {
+            shared.partitions.actors.spawn("partition", async move {
                 actor.run(running.wanted.clone()).await;
                 running.note_end();
             });

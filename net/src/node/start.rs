@@ -27,7 +27,7 @@ use super::running::Running;
 use super::topics::TopicNames;
 use super::transfer::Transfers;
 use super::{
-    CLIENT_BYTES_MAX, Node, NodeConfig, Shared, connection, registration, upkeep,
+    CLIENT_BYTES_MAX, Node, NodeConfig, Shared, connection, keeping_up, registration, upkeep,
 };
 use crate::identity::{Credentials, IdentityError, LiveIdentity, Peer, PeerError, Role};
 use crate::quic::{EndpointError, server_endpoint};
@@ -201,6 +201,10 @@ fn run(
     );
     spawn("map", Box::pin(partitions::follow_map(Arc::clone(shared))));
     spawn("reports", Box::pin(reports::propose(Arc::clone(shared))));
+    spawn(
+        "keeping up",
+        Box::pin(keeping_up::report(Arc::clone(shared))),
+    );
     let registering = Arc::clone(shared);
     spawn(
         "registration",

@@ -130,7 +130,7 @@ async fn mind_the_reserve(shared: Arc<Shared>) {
             partitions = commands.len(),
             "the disk's reserve is reached: leadership goes to other replicas"
         );
-        if let Err(error) = shared.control.propose(ControlCommand::Batch { commands }).await {
+        if let Err(error) = shared.propose(ControlCommand::Batch { commands }).await {
             tracing::warn!(%error, "could not give leadership away");
             short = false;
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use mesh_engine::Identity;
+use mesh_engine::{Founding, FoundingMember, Identity};
 use mesh_net::{
     client::{Client, ClientConfig, Record, Start, TailOptions, TailRecord},
     identity::{Authority, CredentialFiles, Credentials, Grants, NODE_SERVER_NAME, Validity},
@@ -57,7 +57,16 @@ impl Mesh {
             name: "n1".into(),
             partitions: 8,
         };
-        mesh_engine::prepare(&folder.join("data"), &identity).unwrap();
+        let founding = Founding {
+            members: vec![FoundingMember {
+                node: identity.node,
+                name: identity.name.clone(),
+                address: String::new(),
+                zone: String::new(),
+            }],
+            replicas: 3,
+        };
+        mesh_engine::prepare_with(&folder.join("data"), &identity, &founding).unwrap();
         write_node_file(&folder, "127.0.0.1:0");
         let node = Node::start(config(&folder)).await.unwrap();
         let addr = node.addr();

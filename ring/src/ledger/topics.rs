@@ -182,7 +182,12 @@ impl Topic {
 
     /// Moves the end back to before the last batch, which is that of `index`.
     fn take_back(&mut self, index: Index) {
-        if let Some(batch) = self.batches.pop_back_if(|batch| batch.index == index) {
+        if self
+            .batches
+            .back()
+            .is_some_and(|batch| batch.index == index)
+            && let Some(batch) = self.batches.pop_back()
+        {
             self.tail.next = batch.first;
             self.tail.position = batch.position;
             self.tail.time_ms = batch.earlier_ms;

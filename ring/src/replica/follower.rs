@@ -155,7 +155,7 @@ impl<P: Clone + Weigh> Core<P> {
             return;
         }
         let from = after.index.next();
-        let bytes = self.limits.read_bytes;
+        let bytes = self.limits.message_bytes;
         match self.journal.recent_from(from, bytes, usize::MAX) {
             Some(entries) => self.send_fetched(to, epoch, entries, out),
             None => out.push(Effect::Read {

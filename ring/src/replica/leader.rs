@@ -216,8 +216,8 @@ impl Leader {
     ) {
         let term = self.term(now_ms);
         if let Some(progress) = self.nodes.get_mut(&from) {
-            let suspect = progress.suspect;
-            if progress.is_of_this_boot(boot, suspect) {
+            // Of a new start, only an acknowledgement tells whether the disk came back whole.
+            if progress.is_of_this_boot(boot, true) {
                 progress.on_rejected(core, (from, prev, hint), term, out);
             }
         }

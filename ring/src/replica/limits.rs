@@ -9,8 +9,8 @@ pub struct Limits {
     pub window_bytes: usize,
     /// Entries sent to one follower and not acknowledged, in entries.
     pub window_entries: usize,
-    /// What is read from the disk at once for a replica that lags, in bytes.
-    pub read_bytes: usize,
+    /// Entries of one message, and of one read from the disk, in bytes; one entry may be larger.
+    pub message_bytes: usize,
     /// After this time without an answer a message is taken for lost, in milliseconds.
     pub resend_ms: u64,
     /// A leader for which something has waited this long asks for another leader, in milliseconds; and again after as
@@ -26,7 +26,7 @@ impl Default for Limits {
             recent_bytes: 4 << 20,
             window_bytes: 4 << 20,
             window_entries: 1024,
-            read_bytes: 1 << 20,
+            message_bytes: 1 << 20,
             resend_ms: 100,
             resign_after_ms: 3000,
             report_again_ms: 500,

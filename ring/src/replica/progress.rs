@@ -26,6 +26,8 @@ pub(super) struct Progress {
     window: VecDeque<Shipped>,
     window_entries: usize,
     window_bytes: usize,
+    /// The lane of what is in the window, which later entries must not overtake.
+    lane: Lane,
     /// The `prev` of an empty message that has to be answered before anything else is sent.
     probe: Option<Position>,
     /// Entries are being read from the disk for it.
@@ -67,6 +69,7 @@ impl Progress {
             window: VecDeque::new(),
             window_entries: 0,
             window_bytes: 0,
+            lane: Lane::Live,
             probe: None,
             reading: false,
             behind: false,
@@ -195,15 +198,14 @@ impl Progress {
         }
     }
 
-    /// Sends what the window has room for. True if anything was sent.
+    /// Sends what the window has room for.
     pub(super) fn pump<P: Clone + Weigh>(
         &mut self,
         core: &Core<P>,
         to: NodeId,
         term: Term,
         out: &mut Vec<Effect<P>>,
-    ) -> bool {
-        let mut sent = false;
+    ) {
         while !self.reading && self.is_open(core, to) && self.next <= core.journal.last().index {
             let (bytes, count) = self.room(core);
             if count == 0 {
@@ -213,20 +215,24 @@ impl Progress {
                 self.mark_behind(to, out);
                 break;
             }
+            let bytes = bytes.min(core.limits.message_bytes);
             let Some(entries) = core.journal.recent_from(self.next, bytes, count) else {
                 self.reading = true;
                 out.push(Effect::Read {
                     to,
                     epoch: term.epoch,
                     from: self.next,
-                    bytes: bytes.min(core.limits.read_bytes),
+                    bytes,
                 });
                 break;
             };
-            self.ship(core, to, (entries, Lane::Live), term, out);
-            sent = true;
+            let lane = if self.window.is_empty() {
+                Lane::Live
+            } else {
+                self.lane
+            };
+            self.ship(core, to, (entries, lane), term, out);
         }
-        sent
     }
 
     /// Entries from the disk are there.
@@ -261,7 +267,10 @@ impl Progress {
         term: Term,
         out: &mut Vec<Effect<P>>,
     ) {
-        if self.is_open(core, to) && self.told_commit < core.commit && self.next > core.commit {
+        // It must not overtake entries in the other lane either.
+        let lane_is_free = self.window.is_empty() || self.lane == Lane::Live;
+        let news = self.told_commit < core.commit && self.next > core.commit;
+        if news && lane_is_free && self.is_open(core, to) {
             let prev = core.journal.position_at(Index(self.next.0 - 1));
             self.say(core, to, (prev, Vec::new(), Lane::Live), false, term, out);
         }
@@ -309,6 +318,7 @@ impl Progress {
             bytes,
         });
         self.next = last.next();
+        self.lane = lane;
         self.say(core, to, (prev, entries, lane), false, term, out);
     }
 

@@ -5,6 +5,7 @@ use super::*;
 #[test]
 fn takes_leaderships_at_once_and_everything_in_the_end() {
     let mut map = cluster(&[0; 4], 64, 3);
+    fill_all(&mut map);
     let drain = ControlCommand::Drain { node: id(3) };
     done(&mut map, drain.clone());
     assert_eq!(state(&map, 3), NodeState::Draining);

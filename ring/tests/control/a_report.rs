@@ -47,10 +47,11 @@ fn of_another_epoch_or_node_is_refused() {
     };
     let error = refused(&map, unknown);
     assert_eq!(error.to_string(), "the cluster has no partition 4");
+    join(&mut map, 4, 0);
     let caught_up = ControlCommand::CaughtUp {
         partition: partition(0),
         epoch: of.epoch.next(),
-        node: other,
+        node: id(4),
     };
     let error = refused(&map, caught_up);
     assert!(matches!(error, ControlError::NotLearner { .. }), "{error}");
@@ -121,10 +122,12 @@ fn that_a_learner_has_caught_up_counts_only_in_its_epoch() {
     done(&mut map, ControlCommand::NodeDown { node: of.leader });
     let error = refused(&map, report(of.epoch));
     assert!(matches!(error, ControlError::StaleEpoch { .. }), "{error}");
-    // Early, it is noted; the set changes when the epoch is activated.
+    // Early, it is noted; the set changes when the epoch is activated and all that it will have keep up.
     done(&mut map, report(of.epoch.next()));
-    assert_eq!(map.assignment(partition(0)).unwrap().replicas, of.replicas);
     activate_all(&mut map);
+    assert_eq!(map.assignment(partition(0)).unwrap().replicas, of.replicas);
+    apply(&mut map, &ControlCommand::NodeUp { node: of.leader }).unwrap();
+    fill_all(&mut map);
     let new = map.assignment(partition(0)).unwrap();
     assert!(new.replicas.contains(&id(4)) && !new.replicas.contains(&id(3)));
     assert_eq!(new.epoch, of.epoch.next().next());

@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use mesh_ring::command::Command;
-use mesh_ring::control::ControlCommand;
 use mesh_ring::ids::{Index, NodeId, PartitionId};
 use mesh_ring::ledger::{Checkpointed, Ledger};
 use mesh_ring::map::Assignment;
-use mesh_ring::replica::{Activation, Config, Effect, Entry, Input, Limits, Replica, Report, Role};
+use mesh_ring::replica::{Activation, Config, Effect, Entry, Input, Limits, Replica, Role};
 
 use crate::disk::{Disk, What, Write};
 use crate::requests::Answer;
@@ -16,9 +15,6 @@ use crate::store::{Cmd, Store, command_of, writes_when_applied};
 
 /// Settled entries after which the simulated nodes make a checkpoint: few, so that there are many.
 const CHECKPOINT_ENTRIES: u64 = 16;
-
-/// A transfer that has not ended after this time is taken for lost, in microseconds.
-const TRANSFER_US: u64 = 2_000_000;
 
 /// Whom an answer is for.
 pub(crate) struct Waiter {
@@ -40,7 +36,7 @@ pub(crate) struct Actor {
     /// Applies that the disk has not confirmed.
     applying: usize,
     pub(crate) waiting: BTreeMap<Index, Vec<Waiter>>,
-    transfers: BTreeMap<NodeId, u64>,
+    pub(crate) transfers: BTreeMap<NodeId, u64>,
     checkpointed: Index,
 }
 
@@ -52,12 +48,12 @@ pub(crate) struct Hands<'a> {
     pub(crate) shared: &'a mut Shared,
 }
 
-fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits {
         recent_bytes: 3_000,
         window_bytes: 2_500,
         window_entries: 12,
-        read_bytes: 1_500,
+        message_bytes: 1_500,
         resend_ms: 100,
         resign_after_ms: 1_500,
         report_again_ms: 300,
@@ -243,8 +239,12 @@ impl Actor {
                     hands.shared.after(delay_us, event);
                 }
                 Effect::Commit(upto) => self.commit(upto, inputs, hands),
-                Effect::Truncated(from) => self.truncated(from, hands),
+                Effect::Truncated(from) => {
+                    hands.shared.count("truncations");
+                    self.truncated(from, hands);
+                }
                 Effect::Role(Role::Leading(epoch)) => {
+                    hands.shared.count("leaders");
                     hands.shared.oracle.leads(self.partition, epoch, self.me);
                     self.ledger.lead();
                 }
@@ -350,7 +350,6 @@ impl Actor {
     pub(crate) fn answer(&self, waiter: Waiter, hands: &mut Hands<'_>) {
         let event = Event::Answer {
             client: waiter.client,
-            from: self.me,
             id: waiter.id,
             answer: waiter.answer,
         };
@@ -416,110 +415,5 @@ impl Actor {
             let answer = Answer::NotLeader(None);
             self.answer(Waiter { answer, ..waiter }, hands);
         }
-    }
-
-    fn report(&mut self, report: &Report, hands: &mut Hands<'_>) {
-        let partition = self.partition;
-        let command = match *report {
-            Report::Activated(epoch) => ControlCommand::Activated {
-                partition,
-                epoch,
-                leader: self.me,
-            },
-            Report::CaughtUp { epoch, node } => ControlCommand::CaughtUp {
-                partition,
-                epoch,
-                node,
-            },
-            Report::Resign { epoch, to, .. } => ControlCommand::Resign {
-                partition,
-                epoch,
-                to,
-            },
-        };
-        hands.shared.propose(self.me, &command);
-    }
-
-    /// Reports who keeps up, as long as the map does not know.
-    pub(crate) fn report_who_keeps_up(&mut self, of: &Assignment, hands: &mut Hands<'_>) {
-        if self.replica.role() != Role::Leading(of.epoch) {
-            return;
-        }
-        for (node, lag) in self.replica.lag() {
-            let follows = of.learners.contains(&node) || of.replicas.contains(&node);
-            if follows && !of.caught_up.contains(&node) && lag <= limits().window_entries as u64 {
-                let command = ControlCommand::CaughtUp {
-                    partition: self.partition,
-                    epoch: of.epoch,
-                    node,
-                };
-                hands.shared.propose(self.me, &command);
-            }
-        }
-    }
-
-    /// Sends the committed state to a node that is too far behind.
-    fn transfer(&mut self, node: NodeId, hands: &mut Hands<'_>) {
-        if self.transfers.contains_key(&node) {
-            return;
-        }
-        self.transfers
-            .insert(node, hands.shared.now_us + TRANSFER_US);
-        let export = self.store(hands).export();
-        let (from, partition) = (self.me, self.partition);
-        hands.shared.send(from, node, || Event::Transfer {
-            to: node,
-            from,
-            partition,
-            export: Box::new(export.clone()),
-        });
-    }
-
-    pub(crate) fn transfer_ended(&mut self, node: NodeId, hands: &mut Hands<'_>) {
-        if self.transfers.remove(&node).is_some() {
-            self.input(Input::Connected(node), hands);
-        }
-    }
-
-    pub(crate) fn tick(&mut self, hands: &mut Hands<'_>) {
-        let now_us = hands.shared.now_us;
-        let lost: Vec<NodeId> = self
-            .transfers
-            .iter()
-            .filter(|(_, until_us)| **until_us < now_us)
-            .map(|(node, _)| *node)
-            .collect();
-        for node in lost {
-            self.transfer_ended(node, hands);
-        }
-        if self.replica.wants_tick() {
-            self.input(Input::Tick, hands);
-        }
-    }
-
-    /// What was read for another replica.
-    pub(crate) fn read(&mut self, wanted: &Wanted, hands: &mut Hands<'_>) {
-        let store = self.store(hands);
-        let mut entries = Vec::new();
-        let mut index = wanted.from;
-        let mut bytes = 0;
-        while let Some(entry) = store.read(index) {
-            bytes += 80;
-            if bytes > wanted.bytes && !entries.is_empty() {
-                break;
-            }
-            entries.push(entry);
-            index = index.next();
-        }
-        let (to, epoch) = (wanted.to, wanted.epoch);
-        let failed = entries.is_empty() || hands.shared.chance.one_in(30);
-        self.input(
-            if failed {
-                Input::ReadFailed { to, epoch }
-            } else {
-                Input::Read { to, epoch, entries }
-            },
-            hands,
-        );
     }
 }

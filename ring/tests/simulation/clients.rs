@@ -287,6 +287,7 @@ impl Client {
             }
             Ask::Delete(topic) => {
                 if matches!(answer, Answer::Done) {
+                    shared.count("deleted topics");
                     let place = (self.slots[at].partition, topic);
                     shared.oracle.deleted.insert(place);
                 }
@@ -314,6 +315,7 @@ impl Client {
                     );
                 }
                 if let Answer::Batches(first, batches) = answer {
+                    shared.count("reads");
                     shared.oracle.read(place, from, first, &batches);
                     let slot = &mut self.slots[at];
                     if slot.topic == Some(topic) && slot.read_from == from {
@@ -369,6 +371,7 @@ impl Client {
                 }
             }
             Answer::WrongOffset if is_current => {
+                shared.count("refused conditions");
                 shared.oracle.refused(value);
                 slot.flights.remove(&stamp.sequence);
                 slot.sequence = stamp.sequence;
@@ -385,6 +388,7 @@ impl Client {
                 }
             }
             Answer::Sequence(SequenceError::Unknown) if is_current => {
+                shared.count("forgotten producers");
                 // It was forgotten; it goes on under another id and gives up what is under way.
                 let now_ms = START_MS + shared.now_us / 1_000;
                 slot.producer = producer(now_ms, self.id, shared.chance.next());

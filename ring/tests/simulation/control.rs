@@ -57,6 +57,12 @@ impl Control {
             )
         });
         if self.map.version() > before {
+            match command {
+                ControlCommand::Remove { .. } => shared.count("removed nodes"),
+                ControlCommand::Drain { .. } => shared.count("drained nodes"),
+                ControlCommand::Admit { .. } => shared.count("joined nodes"),
+                _ => {}
+            }
             if let Err(error) = self.map.check() {
                 panic!("{error}");
             }

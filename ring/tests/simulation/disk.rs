@@ -9,9 +9,6 @@ use mesh_ring::replica::Entry;
 
 use crate::store::{Cmd, Store};
 
-/// Entries that a journal keeps beyond its checkpoint: few, so that replicas often fall behind it.
-const JOURNAL_ENTRIES_KEPT: u64 = 40;
-
 /// What is to be written for a partition. `generation` tells one actor of it from the next.
 pub(crate) struct Write {
     pub(crate) partition: PartitionId,
@@ -53,6 +50,8 @@ pub(crate) struct Disk {
     syncing: Vec<Write>,
     /// What a damaged disk comes back with.
     saved: Option<BTreeMap<PartitionId, Store>>,
+    /// Entries that a journal keeps at least.
+    pub(crate) kept: u64,
 }
 
 impl Disk {
@@ -116,7 +115,7 @@ impl Disk {
                 Done::Applied(upto)
             }
             What::Checkpoint(checkpoint) => {
-                store.checkpoint(&checkpoint, JOURNAL_ENTRIES_KEPT);
+                store.checkpoint(&checkpoint, self.kept);
                 Done::Checkpointed(store.before.index.next())
             }
             What::Import(export) => {

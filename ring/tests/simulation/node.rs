@@ -1,6 +1,6 @@
 //! A node: starts and crashes, follows the map, and has an actor for each partition that the map gives it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_ring::control::ControlCommand;
 use mesh_ring::ids::{NodeId, PartitionId};
@@ -40,8 +40,12 @@ pub(crate) struct Node {
     map: Option<ClusterMap>,
     /// Partitions of which another node's state is being written, with whom to tell.
     importing: BTreeMap<PartitionId, (u64, NodeId)>,
+    /// Partitions whose copies are being removed.
+    dropping: BTreeSet<PartitionId>,
     generations: u64,
     ticks: u64,
+    /// The peers to which there is a connection, and which run of theirs it reaches.
+    peers: BTreeMap<NodeId, u64>,
     /// How far its clock is off, in milliseconds.
     pub(crate) clock_ms: i64,
     /// Its steady clock at the start of the process.
@@ -62,8 +66,10 @@ impl Node {
             actors: BTreeMap::new(),
             map: None,
             importing: BTreeMap::new(),
+            dropping: BTreeSet::new(),
             generations: 0,
             ticks: 0,
+            peers: BTreeMap::new(),
             clock_ms: 0,
             steady_from_ms: 0,
         }
@@ -75,6 +81,7 @@ impl Node {
         }
         self.is_up = true;
         self.run += 1;
+        self.disk.kept = shared.journal_kept;
         self.steady_from_ms = shared.chance.below(1_000_000);
         let count = self.disk.boots.last().map_or(0, |boot| boot.count) + 1;
         let mut token = [0; 16];
@@ -97,6 +104,8 @@ impl Node {
         self.backlog.clear();
         self.actors.clear();
         self.importing.clear();
+        self.dropping.clear();
+        self.peers.clear();
         self.map = None;
         let reached = shared.chance.one_in(2);
         self.disk.crash(reached);
@@ -191,6 +200,25 @@ impl Node {
         }
     }
 
+    /// Notices that a connection to another node came up, or went down: `None`.
+    pub(crate) fn connection(&mut self, peer: NodeId, run: Option<u64>, shared: &mut Shared) {
+        if !self.is_up || self.paused || self.peers.get(&peer).copied() == run {
+            return;
+        }
+        match run {
+            Some(run) => self.peers.insert(peer, run),
+            None => self.peers.remove(&peer),
+        };
+        let partitions: Vec<PartitionId> = self.actors.keys().copied().collect();
+        for partition in partitions {
+            let input = match run {
+                Some(_) => Input::Connected(peer),
+                None => Input::Disconnected(peer),
+            };
+            self.with(partition, shared, |actor, hands| actor.input(input, hands));
+        }
+    }
+
     fn message(
         &mut self,
         from: NodeId,
@@ -217,6 +245,11 @@ impl Node {
         for (partition, generation, done) in done {
             if let Done::Imported = done {
                 self.imported(partition, generation, shared);
+                continue;
+            }
+            if let Done::Dropped = done {
+                self.dropping.remove(&partition);
+                self.obey(shared);
                 continue;
             }
             let of = self.actors.get(&partition).map(|actor| actor.generation);
@@ -291,6 +324,10 @@ impl Node {
     fn obey(&mut self, shared: &mut Shared) {
         let Some(map) = self.map.clone() else { return };
         for (partition, assignment) in map.assignments() {
+            if self.dropping.contains(&partition) {
+                // What comes next begins with nothing.
+                continue;
+            }
             if assignment.needs_copy(self.id) {
                 if !self.actors.contains_key(&partition) && !self.importing.contains_key(&partition)
                 {
@@ -303,6 +340,8 @@ impl Node {
                 || self.disk.stores.contains_key(&partition)
             {
                 self.importing.remove(&partition);
+                self.dropping.insert(partition);
+                shared.count("copies dropped");
                 self.submit(partition, 0, What::Drop, shared);
             }
         }
@@ -356,6 +395,7 @@ impl Node {
             return;
         };
         self.importing.remove(&partition);
+        shared.count("imports");
         self.obey(shared);
         let from = self.id;
         shared.send(from, to, || Event::TransferEnded {
@@ -383,7 +423,6 @@ impl Node {
             let delay_us = shared.chance.between(100, shared.network.delay_us);
             let event = Event::Answer {
                 client: request.client,
-                from: self.id,
                 id: request.id,
                 answer: Answer::NotLeader(None),
             };

@@ -48,9 +48,6 @@ pub(crate) struct Oracle {
     /// Where each cursor was asked to be, and the cursors of which one position was confirmed.
     pub(crate) cursor_asked: BTreeMap<(PartitionId, TopicId, String), BTreeSet<Offset>>,
     pub(crate) cursors: BTreeSet<(PartitionId, TopicId, String)>,
-    pub(crate) commits: u64,
-    pub(crate) reads: u64,
-    pub(crate) elections: u64,
 }
 
 impl Oracle {
@@ -62,7 +59,6 @@ impl Oracle {
         entries: impl Iterator<Item = &'a Entry<Cmd>>,
     ) {
         for entry in entries {
-            self.commits += 1;
             let truth = self.truths.entry(partition).or_default();
             let at = entry.index.0 as usize - 1;
             let command = command_of(&entry.payload);
@@ -119,7 +115,6 @@ impl Oracle {
 
     /// A node serves as leader.
     pub(crate) fn leads(&mut self, partition: PartitionId, epoch: Epoch, node: NodeId) {
-        self.elections += 1;
         let truth = self.truths.entry(partition).or_default();
         let leader = *truth.leaders.entry(epoch).or_insert(node);
         assert_eq!(
@@ -166,7 +161,6 @@ impl Oracle {
         first: Offset,
         batches: &[(u64, Offset, Offset)],
     ) {
-        self.reads += 1;
         let (partition, topic) = place;
         let asked = self.trim_asked.get(&place).copied().unwrap_or(0);
         // A replica that lags gets no payloads of a topic that was deleted meanwhile.

@@ -76,7 +76,6 @@ pub(crate) enum Event {
     ControlTick,
     Answer {
         client: usize,
-        from: NodeId,
         id: u64,
         answer: Answer,
     },
@@ -147,8 +146,12 @@ pub(crate) struct Shared {
     pub(crate) oracle: Oracle,
     pub(crate) claims: Vec<Claim>,
     pub(crate) breakage: Option<Breakage>,
+    /// Entries that a journal keeps at least.
+    pub(crate) journal_kept: u64,
     hash: u64,
     pub(crate) traced: bool,
+    /// How often each kind of thing happened that a good run has.
+    pub(crate) counts: BTreeMap<&'static str, u64>,
 }
 
 impl Shared {
@@ -162,9 +165,15 @@ impl Shared {
             oracle: Oracle::default(),
             claims: Vec::new(),
             breakage,
+            journal_kept: 40,
             hash: 0xcbf2_9ce4_8422_2325,
             traced,
+            counts: BTreeMap::new(),
         }
+    }
+
+    pub(crate) fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
     }
 
     pub(crate) fn is_broken(&self, breakage: Breakage) -> bool {

@@ -15,7 +15,7 @@ const SECOND_US: u64 = 1_000_000;
 /// One trouble. What it does to the control plane goes through `map` and the queue.
 pub(crate) fn make(nodes: &mut Vec<Node>, map: &ClusterMap, shared: &mut Shared) {
     let ids: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
-    let at = shared.chance.below(nodes.len() as u64) as usize;
+    let at = victim(&ids, map, shared);
     let kind = shared.chance.below(34);
     shared.trace(&[30, kind, at as u64], || {
         format!("trouble {kind} for n{}", short(ids[at]))
@@ -82,6 +82,15 @@ pub(crate) fn make(nodes: &mut Vec<Node>, map: &ClusterMap, shared: &mut Shared)
             shared.after(0, Event::Propose(ControlCommand::Balance { most }));
         }
     }
+}
+
+/// Anyone, and every other time a leader.
+fn victim(ids: &[NodeId], map: &ClusterMap, shared: &mut Shared) -> usize {
+    let at = shared.chance.below(ids.len() as u64) as usize;
+    let leaders: Vec<NodeId> = map.partitions().iter().map(|of| of.leader).collect();
+    let leader = shared.chance.pick(&leaders);
+    let leader = ids.iter().position(|id| Some(*id) == leader);
+    leader.filter(|_| shared.chance.one_in(2)).unwrap_or(at)
 }
 
 fn crash(node: &mut Node, shared: &mut Shared) {
@@ -195,6 +204,7 @@ pub(crate) fn damage(node: &mut Node, map: &ClusterMap, shared: &mut Shared) {
         node.disk.heal();
         return;
     }
+    shared.count("damaged disks");
     node.crash(shared);
     node.disk.damage(map.partitions().len() as u16, true);
     let down_us = shared.chance.between(10_000, 3 * SECOND_US);

@@ -28,14 +28,11 @@ pub(crate) struct World {
 }
 
 /// What a run was like.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Summary {
     pub(crate) hash: u64,
-    pub(crate) acknowledged: usize,
-    pub(crate) elections: u64,
-    pub(crate) reads: u64,
-    pub(crate) epochs: u64,
-    pub(crate) simulated_ms: u64,
+    /// How often each kind of thing happened.
+    pub(crate) counts: BTreeMap<&'static str, u64>,
 }
 
 /// Runs one seed. Panics at the first thing that must not be.
@@ -43,20 +40,12 @@ pub(crate) fn run(seed: u64, breakage: Option<Breakage>, traced: bool) -> Summar
     let mut world = World::new(seed, breakage, traced);
     while !world.step() {}
     world.check_at_rest();
-    let oracle = &world.shared.oracle;
+    let acknowledged = world.shared.oracle.acked.len() as u64;
+    let mut counts = std::mem::take(&mut world.shared.counts);
+    counts.insert("acknowledged batches", acknowledged);
     Summary {
         hash: world.shared.hash(),
-        acknowledged: oracle.acked.len(),
-        elections: oracle.elections,
-        reads: oracle.reads,
-        epochs: world
-            .control
-            .map
-            .partitions()
-            .iter()
-            .map(|of| of.epoch.0)
-            .sum(),
-        simulated_ms: world.shared.now_us / 1_000,
+        counts,
     }
 }
 
@@ -71,6 +60,8 @@ impl World {
         let nodes: Vec<Node> = (0..count)
             .map(|at| trouble::new_node(at, &mut shared))
             .collect();
+        // Mostly few, so that replicas often fall behind what is kept.
+        shared.journal_kept = shared.chance.pick(&[15, 40, 40, 1_000]).unwrap_or(40);
         let members: Vec<Member> = nodes
             .iter()
             .map(|node| Member::new(node.id, &node.name, &format!("{}:1", node.name), &node.zone))
@@ -160,10 +151,11 @@ impl World {
                 }
             }
             Event::Propose(command) => self.control.propose(&command, &self.nodes, shared),
-            Event::ControlTick => self.control.tick(&self.nodes, shared),
-            Event::Answer {
-                client, id, answer, ..
-            } => {
+            Event::ControlTick => {
+                self.control.tick(&self.nodes, shared);
+                self.connect();
+            }
+            Event::Answer { client, id, answer } => {
                 let ids: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
                 self.clients[client].answered(id, answer, &ids, shared);
             }
@@ -173,6 +165,28 @@ impl World {
             }
             Event::Trouble => self.trouble(),
             Event::Heal => self.heal(),
+        }
+    }
+
+    /// Nodes notice who is there. A way that is cut is noticed late, or not at all.
+    fn connect(&mut self) {
+        let shared = &mut self.shared;
+        let runs: Vec<(NodeId, bool, u64)> = self
+            .nodes
+            .iter()
+            .map(|node| (node.id, node.is_up, node.run))
+            .collect();
+        for node in &mut self.nodes {
+            let me = node.id;
+            for (peer, is_up, run) in runs.iter().filter(|(peer, ..)| *peer != me) {
+                let cut = |a, b| shared.network.cut.contains(&(a, b));
+                let is_cut = cut(node.id, *peer) || cut(*peer, node.id);
+                if *is_up && !is_cut {
+                    node.connection(*peer, Some(*run), shared);
+                } else if shared.chance.one_in(5) {
+                    node.connection(*peer, None, shared);
+                }
+            }
         }
     }
 

@@ -49,7 +49,6 @@ pub(super) struct IssueClient {
     dir: PathBuf,
 }
 
-
 pub(super) fn run(args: &IssueClient, session: &mut Session) -> Result<(), Failure> {
     let layout = Layout::new(&args.dir);
     let authority = authority(&layout)?;

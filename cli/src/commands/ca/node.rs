@@ -54,7 +54,12 @@ pub(super) fn run(args: &IssueNode, session: &mut Session) -> Result<(), Failure
         .tempdir_in(&folder)
         .map_err(|e| Failure::file("create a folder in", &folder, &e))?;
     authority
-        .issue_node(scratch.path(), &args.name, hosts.as_slice(), Validity::days(args.days))
+        .issue_node(
+            scratch.path(),
+            &args.name,
+            hosts.as_slice(),
+            Validity::days(args.days),
+        )
         .map_err(of_identity)?;
     let identity = folder.join("identity");
     replace(scratch.path(), &identity)?;

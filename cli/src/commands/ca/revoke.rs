@@ -58,8 +58,7 @@ pub(super) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
 
 /// The certificates to refuse.
 fn unwanted(args: &Args, layout: &Layout) -> Result<Vec<Peer>, Failure> {
-    let mut issued =
-        Authority::issued(&layout.authority(), &args.name).map_err(of_identity)?;
+    let mut issued = Authority::issued(&layout.authority(), &args.name).map_err(of_identity)?;
     if let Some(kind) = args.kind {
         issued.retain(|peer| (peer.role == Role::Node) == (kind == Kind::Node));
     }
@@ -87,14 +86,18 @@ fn unwanted(args: &Args, layout: &Layout) -> Result<Vec<Peer>, Failure> {
 fn current(layout: &Layout, name: &str) -> Vec<Fingerprint> {
     let places = [layout.node(name).join("identity"), layout.issued(name)];
     let files = places.iter().map(|place| place.join(CERTIFICATE_FILE));
-    files.filter_map(|file| Fingerprint::of_file(&file).ok()).collect()
+    files
+        .filter_map(|file| Fingerprint::of_file(&file).ok())
+        .collect()
 }
 
 /// Notes it beside every node's and the admin's trusted CAs, where each looks by itself.
 fn note_in_folders(layout: &Layout, peer: &Peer) -> Result<(), Failure> {
     let note = format!("{} {}", peer.role, peer.name);
     let nodes = layout.nodes()?.into_iter();
-    let mut places: Vec<PathBuf> = nodes.map(|name| layout.node(&name).join("identity")).collect();
+    let mut places: Vec<PathBuf> = nodes
+        .map(|name| layout.node(&name).join("identity"))
+        .collect();
     places.push(layout.client());
     let there = |place: &&PathBuf| place.is_dir();
     for place in places.iter().filter(there) {
@@ -131,7 +134,9 @@ fn print(
             })
         };
         let objects: Vec<Value> = revoked.iter().map(object).collect();
-        return session.out.json(&json!({"revoked": objects, "cluster": cluster}));
+        return session
+            .out
+            .json(&json!({"revoked": objects, "cluster": cluster}));
     }
     if !cluster {
         return Ok(());

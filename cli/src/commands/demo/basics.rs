@@ -1,62 +1,15 @@
-//! The tour's easy stops: start, bindings, topics, conditions, expiry, stop.
+//! The tour's easy stops: bindings, topics, conditions, expiry, stop.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mesh_net::identity::{AUTHORITY_KEY_FILE, KEY_FILE};
-
+use super::nodes::Nodes;
 use super::records;
 use super::tour::Tour;
 use crate::error::Failure;
-use crate::layout::Layout;
-use crate::process::NodeProcess;
 use crate::units::{grouped, human_bytes};
 
 /// Longest time that the tour waits for something to expire.
 const EXPIRY_MAX: Duration = Duration::from_secs(10);
-
-pub(super) async fn start(tour: &mut Tour<'_>, port: u16) -> Result<NodeProcess, Failure> {
-    tour.heading("A cluster of one node")?;
-    let port = port.to_string();
-    tour.meshctl(&["init", "mesh", "--nodes", "1", "--port", &port])
-        .await?
-        .required("init")?;
-    let layout = Layout::new(tour.dir().join("mesh"));
-    let keys = [
-        layout.authority().join(AUTHORITY_KEY_FILE),
-        layout.node("n1").join("identity").join(KEY_FILE),
-        layout.client().join(KEY_FILE),
-    ];
-    let private = keys.iter().all(|key| is_private(key));
-    tour.claim(
-        private,
-        "it has a private CA, and every private key is readable by its owner only",
-    )?;
-    let again = tour
-        .meshctl_unseen(&["init", "mesh", "--nodes", "1"])
-        .await?;
-    tour.claim(
-        again.code == Some(1),
-        "a second init there is refused: nothing is ever overwritten",
-    )?;
-    let began = Instant::now();
-    let node = tour.serve("mesh/n1").await?;
-    let took = began.elapsed().as_millis();
-    tour.claim(
-        true,
-        &format!(
-            "the node serves at {} over mutual TLS, {took} ms after its start",
-            node.address
-        ),
-    )?;
-    Ok(node)
-}
-
-fn is_private(key: &Path) -> bool {
-    key.metadata()
-        .is_ok_and(|metadata| metadata.permissions().mode() & 0o777 == 0o600)
-}
 
 pub(super) async fn bindings(tour: &mut Tour<'_>) -> Result<(), Failure> {
     tour.heading("Bindings: a key and its value")?;
@@ -175,14 +128,14 @@ pub(super) async fn expiry(tour: &mut Tour<'_>) -> Result<(), Failure> {
 
 pub(super) async fn stop(
     tour: &mut Tour<'_>,
-    node: NodeProcess,
+    nodes: &mut Nodes,
     input: &[u8],
 ) -> Result<(), Failure> {
-    tour.heading("Stop and start")?;
-    let status = node.stop().await?;
+    tour.heading("Stop and start, all at once")?;
+    let clean = nodes.stop_all().await?;
     tour.claim(
-        status.success(),
-        "at SIGTERM the node finishes what it has accepted, and exits with 0",
+        clean,
+        "at SIGTERM every node finishes what it has accepted, and exits with 0",
     )?;
     let away = tour
         .meshctl_unseen(&["get", "user:123", "--timeout", "1s"])
@@ -191,13 +144,13 @@ pub(super) async fn stop(
         away.code == Some(4),
         "a client without a node is told so: exit code 4, worth a retry",
     )?;
-    let node = tour.serve("mesh/n1").await?;
+    nodes.start_all(tour).await?;
     let tailed = tour.meshctl(&["tail", "commits"]).await?;
     let got = tour.meshctl(&["get", "user:123"]).await?;
     tour.claim(
         tailed.ok() && tailed.stdout == input && got.stdout == b"bob",
         "after a start everything is there",
     )?;
-    let status = node.stop().await?;
-    tour.claim(status.success(), "the last stop is clean, too")
+    let clean = nodes.stop_all().await?;
+    tour.claim(clean, "the last stop is clean, too")
 }

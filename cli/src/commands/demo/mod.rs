@@ -1,12 +1,13 @@
-//! `meshctl demo`: a guided tour of a real node, every claim of which is checked.
+//! `meshctl demo`: a guided tour of a real cluster, every claim of which is checked.
 
 mod access;
 mod basics;
-mod crash;
+mod failover;
+mod load;
+mod nodes;
 mod records;
 mod tour;
 
-use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -23,10 +24,11 @@ const TOUR_MAX: Duration = Duration::from_secs(180);
   meshctl demo
   meshctl demo --file commits.ndjson --keep
 
-Runs real node processes, kills one with SIGKILL while records are being published, and checks what is left.
+Runs three nodes as real processes, kills the leader with SIGKILL while records are being published, and checks that
+another takes over, that nothing acknowledged is lost, and that all replicas are identical in the end.
 ✓ stands before a claim that held, ✗ before one that did not; the exit code is 0 only if all held.")]
 pub(crate) struct Args {
-    /// Publish the lines of this file instead of made-up records
+    /// Publish the lines of this file instead of the sample that meshctl carries
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Leave the directory behind
@@ -68,21 +70,13 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
 }
 
 async fn visit(tour: &mut Tour<'_>, input: &[u8]) -> Result<(), Failure> {
-    let port = free_port()?;
-    let node = basics::start(tour, port).await?;
+    let mut nodes = nodes::start(tour).await?;
     basics::bindings(tour).await?;
     basics::topics(tour, input).await?;
-    let node = crash::survive(tour, node, input).await?;
+    failover::survive(tour, &mut nodes, input).await?;
     basics::conditions(tour).await?;
     basics::expiry(tour).await?;
-    access::refusals(tour, &node.address).await?;
-    basics::stop(tour, node, input).await
-}
-
-/// A port that nothing listens on now. Fixed, so that a restarted node is found where it was.
-fn free_port() -> Result<u16, Failure> {
-    let address = UdpSocket::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr());
-    address
-        .map(|address| address.port())
-        .map_err(|e| Failure::failed(format!("cannot find a free port on 127.0.0.1: {e}")))
+    access::refusals(tour, nodes.address()?).await?;
+    failover::lose_the_majority(tour, &mut nodes, input).await?;
+    basics::stop(tour, &mut nodes, input).await
 }

@@ -1,24 +1,21 @@
-//! What the tour publishes: a file's lines, or made-up commits.
+//! What the tour publishes: a file's lines, or a sample of real events.
 
 use std::io::Read;
 use std::path::Path;
 
-use serde_json::json;
-
 use crate::error::Failure;
-use crate::payload::Sequence;
-use crate::time::rfc3339;
 use crate::values;
 
-/// Records made up where no file is given.
-const RECORDS: usize = 20_000;
+/// Metadata of 1,000 commits of a large public repository (rust-analyzer): author time, id, a hashed author, lines added and
+/// deleted, paths. The lines are of many lengths, and the times step back now and then.
+const SAMPLE: &[u8] = include_bytes!("commits.ndjson");
 /// Most of a file that the tour takes, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// Lines, each with its end.
 pub(super) fn input(file: Option<&Path>) -> Result<Vec<u8>, Failure> {
     let Some(path) = file else {
-        return Ok(generate());
+        return Ok(SAMPLE.to_vec());
     };
     let mut input = Vec::new();
     values::open(path)?
@@ -35,38 +32,6 @@ pub(super) fn input(file: Option<&Path>) -> Result<Vec<u8>, Failure> {
         input.push(b'\n');
     }
     Ok(input)
-}
-
-/// Metadata of commits as a repository would give it: lines of about 150 bytes to some KiB, times that sometimes step
-/// back. The same in every run.
-fn generate() -> Vec<u8> {
-    const FOLDERS: [&str; 6] = ["engine", "net", "cli", "docs", "tests", "benches"];
-    let mut sequence = Sequence::new(24_285);
-    let mut time_ms = 1_577_836_800_000;
-    let mut lines = Vec::new();
-    for _ in 0..RECORDS {
-        time_ms = time_ms + sequence.below(7_200_000) - sequence.below(60_000);
-        // Most commits touch a few files, some touch very many.
-        let width = sequence.below(7);
-        let files = 1 + sequence.below(1 << width);
-        let paths: Vec<String> = (0..files)
-            .map(|_| {
-                let folder = FOLDERS[sequence.below(FOLDERS.len() as u64) as usize];
-                format!("{folder}/src/part_{}.rs", sequence.below(400))
-            })
-            .collect();
-        let commit = json!({
-            "time": rfc3339(time_ms),
-            "id": format!("{:016x}{:016x}", sequence.next(), sequence.next()),
-            "author": format!("{:08x}", sequence.below(300)),
-            "added": sequence.below(900),
-            "deleted": sequence.below(400),
-            "paths": paths,
-        });
-        lines.extend_from_slice(commit.to_string().as_bytes());
-        lines.push(b'\n');
-    }
-    lines
 }
 
 /// How many lines there are.
@@ -91,18 +56,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn made_up_commits_are_the_same_in_every_run_and_look_real() {
-        let lines = generate();
-        assert_eq!(lines, generate());
-        assert_eq!(count(&lines), RECORDS);
-        let lengths = lines.split(|byte| *byte == b'\n').map(<[u8]>::len);
-        assert!(lengths.clone().max().unwrap() > 1000);
-        assert!(
-            serde_json::from_slice::<serde_json::Value>(
-                lines.split(|b| *b == b'\n').next().unwrap()
-            )
-            .is_ok()
-        );
+    fn the_sample_is_whole_lines_of_json() {
+        assert_eq!(SAMPLE.last(), Some(&b'\n'));
+        let mut lines = 0;
+        for line in SAMPLE
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
+            serde_json::from_slice::<serde_json::Value>(line).unwrap();
+            lines += 1;
+        }
+        assert_eq!(lines, count(SAMPLE));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::commands::serve;
 use crate::error::Failure;
 use crate::process::{Log, NodeProcess, own_path, spawn};
 use crate::session::Session;
@@ -109,7 +110,7 @@ impl<'a> Tour<'a> {
     /// Starts the node of this folder and waits until it serves.
     pub(super) async fn serve(&mut self, folder: &str) -> Result<NodeProcess, Failure> {
         self.show(&format!("meshctl serve {folder} &"))?;
-        let (starting, log) = spawn(&self.dir.join(folder), "info")?;
+        let (starting, log) = spawn(&self.dir.join(folder), serve::LOG_DEFAULT)?;
         let last_lines = Arc::new(Mutex::new(VecDeque::new()));
         tokio::spawn(remember(log, last_lines.clone()));
         starting.ready_in_time().await.map_err(|failure| {
@@ -119,7 +120,13 @@ impl<'a> Tour<'a> {
         })
     }
 
-    fn show(&mut self, command: &str) -> Result<(), Failure> {
+    /// A fact for the visitor that is no claim.
+    pub(super) fn say(&mut self, text: &str) -> Result<(), Failure> {
+        self.session.out.confirm(format!("    {text}"))?;
+        self.session.out.flush()
+    }
+
+    pub(super) fn show(&mut self, command: &str) -> Result<(), Failure> {
         self.session.out.confirm(format!("  $ {command}"))?;
         self.session.out.flush()
     }
@@ -151,6 +158,11 @@ fn typed(words: &[&str]) -> String {
 impl Ran {
     pub(super) fn ok(&self) -> bool {
         self.code == Some(0)
+    }
+
+    /// Shows what it printed.
+    pub(super) fn shown(&self, tour: &mut Tour<'_>) -> Result<(), Failure> {
+        self.text().lines().try_for_each(|line| tour.say(line))
     }
 
     /// Its stdout without the line end.

@@ -52,7 +52,9 @@ pub(super) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
 /// Partitions that the node still holds.
 pub(super) fn left(survey: &Survey, node: NodeId) -> usize {
     let partitions = survey.cluster.partitions.iter();
-    partitions.filter(|partition| involves(partition, node)).count()
+    partitions
+        .filter(|partition| involves(partition, node))
+        .count()
 }
 
 fn involves(partition: &PartitionView, node: NodeId) -> bool {

@@ -95,8 +95,13 @@ async fn is_served(client: &Client, node: &Candidate) -> Result<bool, Failure> {
 
 /// Partitions that have not come to the node yet. One that is still joining has all of them before it.
 fn left(survey: &Survey, node: &Candidate) -> usize {
-    let joined = survey.cluster.node(node.id).is_some_and(|node| node.state == NodeState::Up);
+    let joined = survey
+        .cluster
+        .node(node.id)
+        .is_some_and(|node| node.state == NodeState::Up);
     let partitions = survey.cluster.partitions.iter();
-    let left = partitions.filter(|partition| partition.target.is_some()).count();
+    let left = partitions
+        .filter(|partition| partition.target.is_some())
+        .count();
     if joined { left } else { left.max(1) }
 }

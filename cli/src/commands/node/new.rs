@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use mesh_net::identity::Authority;
+use mesh_net::node::NodeConfig;
 use mesh_ring::ids::NodeId;
 use serde_json::json;
 
@@ -12,7 +13,8 @@ use crate::address::{Address, free_ports};
 use crate::commands::init;
 use crate::error::Failure;
 use crate::folder::{self, NewNode, Surroundings};
-use crate::roster::Roster;
+use crate::layout::Layout;
+use crate::roster::{Named, Roster};
 use crate::session::Session;
 
 /// Make the folder and identity of one more node
@@ -57,7 +59,7 @@ pub(super) fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
         address: address(args, &roster)?,
         zone: args.zone.clone(),
     };
-    let contacts: Vec<String> = roster.nodes.iter().map(|node| node.address.clone()).collect();
+    let contacts = contacts(&layout, &roster)?;
     let scratch = tempfile::Builder::new()
         .prefix(".meshctl-node-")
         .tempdir_in(layout.root())
@@ -69,6 +71,23 @@ pub(super) fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
     roster.nodes.push(node.named());
     roster.save(layout.root())?;
     tell(args, &node, session)
+}
+
+/// Where the other nodes are: as their folders here say, which people may have changed, or as they were made.
+fn contacts(layout: &Layout, roster: &Roster) -> Result<Vec<String>, Failure> {
+    let address = |node: &Named| match NodeConfig::load(&layout.node(&node.name)) {
+        Ok(config) => config.advertise.unwrap_or(config.listen),
+        Err(_) => node.address.clone(),
+    };
+    let mut contacts: Vec<String> = roster.nodes.iter().map(address).collect();
+    contacts.retain(|contact| !contact.ends_with(":0"));
+    if contacts.is_empty() {
+        return Err(Failure::usage(format!(
+            "no node in {} has a port of its own that this one could ask: set `listen` in its node.toml",
+            layout.root().display()
+        )));
+    }
+    Ok(contacts)
 }
 
 /// Where others will reach it.

@@ -150,7 +150,11 @@ impl Planned {
             .moves
             .iter()
             .map(|one| {
-                let bytes = if one.to.is_some() { self.bytes(one.partition) } else { 0 };
+                let bytes = if one.to.is_some() {
+                    self.bytes(one.partition)
+                } else {
+                    0
+                };
                 vec![
                     one.partition.0.to_string(),
                     name(one.from),

@@ -33,7 +33,11 @@ pub(super) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
     let cluster = client.cluster().await?;
     let node = known(&cluster, &args.node)?;
     let (id, name) = (node.id, &args.node);
-    let holds = cluster.partitions.iter().filter(|p| p.replicas.contains(&id)).count();
+    let holds = cluster
+        .partitions
+        .iter()
+        .filter(|p| p.replicas.contains(&id))
+        .count();
     if holds > 0 && node.state != NodeState::Down && !args.even_if_it_holds_data {
         return Err(Failure::failed(format!(
             "{name} runs and holds {holds} partitions: `meshctl node drain {name}` first, or say --even-if-it-holds-data"
@@ -51,5 +55,7 @@ pub(super) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
             "done": !args.no_wait,
         }));
     }
-    session.out.confirm(format!("{name} is no longer of the cluster"))
+    session
+        .out
+        .confirm(format!("{name} is no longer of the cluster"))
 }

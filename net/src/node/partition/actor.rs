@@ -161,6 +161,8 @@ impl<D: Doors> Actor<D> {
             }
         }
         self.lose_waiting();
+        // So that the next start has nothing to replay.
+        self.checkpoint();
     }
 
     fn now_ms(&self) -> u64 {
@@ -232,8 +234,11 @@ impl<D: Doors> Actor<D> {
         self.carry_out();
     }
 
-    /// Proposes what was decided.
+    /// Proposes what was decided; and where a refusal waits for an entry and there is none, one that says nothing.
     fn propose(&mut self) {
+        if let Some((index, command)) = self.ledger.confirm() {
+            self.enter(index, Payload::new(command, None));
+        }
         if self.proposals.is_empty() {
             return;
         }
@@ -329,12 +334,16 @@ impl<D: Doors> Actor<D> {
         self.ledger.settle(upto);
         self.step(Input::Applied(upto));
         self.answer(upto);
-        if self.ledger.checkpoint_due()
-            && let Some(checkpoint) = self.ledger.checkpoint()
-        {
+        if self.ledger.checkpoint_due() {
+            self.checkpoint();
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        if let Some(checkpoint) = self.ledger.checkpoint() {
             let completions = Arc::clone(&self.completions);
-            self.engine
-                .submit_checkpoint(self.id, checkpoint, move |result| completions.checkpointed(result));
+            let done = move |result| completions.checkpointed(result);
+            self.engine.submit_checkpoint(self.id, checkpoint, done);
         }
     }
 

@@ -50,7 +50,7 @@ pub(super) async fn change(
             name: revoke.name,
         },
     };
-    match shared.control.propose(command).await {
+    match shared.propose(command).await {
         Ok(outcome) => Ok(plain(Answer::Changed(Changed {
             map_version: outcome.version,
         }))),

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::super::fault::Fault;
@@ -14,7 +15,9 @@ use crate::ids::{Epoch, Index};
 /// What the rest of the world learns of a step.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    pub(super) sent: Vec<Envelope>,
+    pub(super) sent: Vec<Arc<Envelope>>,
+    /// Something else than before is on its way to the disk.
+    pub(super) wrote: bool,
     pub(super) activated: Option<Epoch>,
     pub(super) caught_up: bool,
     pub(super) committed: bool,
@@ -141,11 +144,12 @@ impl Machine {
     ) {
         match effect {
             Effect::Persist { .. } => {
+                outcome.wrote = true;
                 self.pending
                     .extend(Write::new(effect, self.replica.commit()));
             }
             Effect::Send { to, message, .. } => {
-                outcome.sent.push(Envelope::new(self.me, to.0[0], message));
+                outcome.sent.push(Arc::new(Envelope::new(self.me, to.0[0], message)));
             }
             Effect::Read {
                 to, epoch, from, ..

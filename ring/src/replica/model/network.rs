@@ -37,7 +37,7 @@ pub(super) struct Network {
 }
 
 impl Network {
-    pub(super) fn send(&mut self, envelope: Envelope) {
+    pub(super) fn send(&mut self, envelope: Arc<Envelope>) {
         let key = (envelope.from, envelope.to);
         let place = self.channels.partition_point(|(known, _)| *known < key);
         if self
@@ -47,7 +47,7 @@ impl Network {
         {
             self.channels.insert(place, (key, VecDeque::new()));
         }
-        self.channels[place].1.push_back(Arc::new(envelope));
+        self.channels[place].1.push_back(envelope);
     }
 
     /// The next message of each channel.

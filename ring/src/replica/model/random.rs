@@ -3,9 +3,10 @@
 
 use super::machine::timeless;
 use super::world::{Action, Rules, World};
-use super::{Limits, Store};
+use super::super::{Limits, Role};
+use super::Store;
 
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 500;
 const NODES: u8 = 4;
 
 /// xorshift64*: the same numbers for the same seed.
@@ -58,7 +59,7 @@ fn rules(dice: &mut Dice) -> Rules {
             recent_bytes: 100 * dice.below(3) as usize,
             window_entries: 1 + dice.below(4) as usize,
             window_bytes: 1 + 200 * dice.below(3) as usize,
-            read_bytes: 1 + 100 * dice.below(3) as usize,
+            message_bytes: 1 + 100 * dice.below(3) as usize,
             ..Limits::default()
         }),
     }
@@ -117,8 +118,8 @@ fn heal(seed: u64, rules: &Rules, world: &mut World) {
     let mut rules = rules.clone();
     rules.epochs.truncate(usize::from(world.epochs));
     let (_, replicas) = rules.epochs[rules.epochs.len() - 1].clone();
-    // The first may have been asked to lead in an epoch that it led before it was restarted.
-    rules.epochs.push((replicas[0], replicas.clone()));
+    let last = (replicas[0], replicas.clone());
+    rules.epochs.push(last.clone());
     *world = rules.next(world, &Action::NextEpoch);
     rules.crashes = 0;
     for round in 0.. {
@@ -127,7 +128,13 @@ fn heal(seed: u64, rules: &Rules, world: &mut World) {
         assert_ok(seed, world, &[]);
         let wanting = (0..NODES).find(|me| world.machine(*me).replica.wants_tick());
         let Some(me) = wanting else { break };
-        *world = rules.next(world, &Action::Tick(me));
+        if matches!(world.machine(me).replica.role(), Role::Follower { .. }) {
+            // It was restarted, and asks for an epoch that it cannot have led before.
+            rules.epochs.push(last.clone());
+            *world = rules.next(world, &Action::NextEpoch);
+        } else {
+            *world = rules.next(world, &Action::Tick(me));
+        }
     }
     assert!(world.serves(), "seed {seed}: nobody serves");
     assert!(!world.has_suspects_among(&replicas), "seed {seed}: still suspect");
@@ -151,7 +158,7 @@ fn whatever_happens_it_comes_to_rest_complete() {
     }
     println!("{committed} batches committed, a suffix truncated in {truncations} of {SEEDS} runs");
     assert!(committed > 10 * SEEDS as usize, "the runs do too little");
-    assert!(truncations * 4 > SEEDS as usize, "too few runs have conflicts");
+    assert!(truncations * 10 > SEEDS as usize, "too few runs have conflicts");
 }
 
 #[test]

@@ -344,12 +344,12 @@ impl Rules {
         if let Some(epoch) = outcome.activated {
             world.reports.insert(epoch);
         }
-        for envelope in outcome.sent {
-            world.network.send(envelope);
+        for envelope in &outcome.sent {
+            world.network.send(Arc::clone(envelope));
         }
         world.broken = world
             .broken
-            .or_else(|| self.observe(world, at, outcome.committed, outcome.activated));
+            .or_else(|| self.observe(world, at, &outcome));
     }
 
     /// Compares what a machine did with all that was seen before.
@@ -357,12 +357,17 @@ impl Rules {
         &self,
         world: &mut World,
         at: usize,
-        committed: bool,
-        activated: Option<Epoch>,
+        outcome: &Outcome,
     ) -> Option<Broken> {
         let machine = Arc::clone(&world.machines[at].1);
+        if !offsets_are_right(&machine, &world.committed) {
+            return Some(Broken::Offsets);
+        }
+        if !outcome.wrote && !outcome.committed && outcome.activated.is_none() {
+            return None;
+        }
         let view = machine.view(self.leave_keys);
-        if let Some(epoch) = activated {
+        if let Some(epoch) = outcome.activated {
             let (leader, _) = &self.epochs[usize::try_from(epoch.0).ok()? - 1];
             if *leader != machine.me {
                 return Some(Broken::TwoLeaders);
@@ -373,11 +378,11 @@ impl Rules {
                 return Some(Broken::Lost);
             }
         }
-        if committed {
+        if outcome.committed {
             let known = world.committed.len();
             let upto = usize::try_from(machine.replica.commit().0).ok()?;
-            let mine = view.journal.get(..upto)?;
-            if mine.iter().zip(world.committed.iter()).any(|(a, b)| a != b) {
+            let mine = view.journal.get(..upto).unwrap_or_default();
+            if mine.len() < upto || mine.iter().zip(world.committed.iter()).any(|(a, b)| a != b) {
                 return Some(Broken::TwoValues);
             }
             if upto > known {
@@ -386,6 +391,9 @@ impl Rules {
         }
         if !offsets_are_right(&machine, &world.committed) {
             return Some(Broken::Offsets);
+        }
+        if !outcome.wrote {
+            return None;
         }
         for (_, other) in &world.machines {
             if !matches(&view, &other.view(self.leave_keys)) {

@@ -1,6 +1,5 @@
-//! The tour's hard stop: `kill -9` while records are being published, and what is left.
+//! Producers that publish for as long as the tour wants, and remember what they were told.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,93 +12,33 @@ use tokio::task::JoinSet;
 use super::tour::Tour;
 use crate::error::Failure;
 use crate::layout::Layout;
-use crate::process::NodeProcess;
-use crate::units::grouped;
 
-const TOPIC: &str = "orders";
+/// The topic that they publish to.
+pub(super) const TOPIC: &str = "orders";
 /// Producers, and publishes that each keeps in flight.
 const PRODUCERS: u64 = 4;
 const IN_FLIGHT: u64 = 8;
-/// Acknowledgements before the kill, and after the restart.
-const BEFORE: u64 = 2_000;
-const AFTER: u64 = 2_000;
-/// Longest time the producers may take for either, the restart included.
+/// Longest time the producers may take for what is waited for, a failover included.
 const LOAD_MAX: Duration = Duration::from_secs(40);
 
-pub(super) async fn survive(
-    tour: &mut Tour<'_>,
-    node: NodeProcess,
-    input: &[u8],
-) -> Result<NodeProcess, Failure> {
-    tour.heading("kill -9, in the middle of publishing")?;
-    let client = connect(tour).await?;
-    let load = Load::start(&client);
-    load.wait_for(BEFORE).await?;
-    node.kill().await?;
-    let (acknowledged, waiting) = (load.acknowledged(), load.waiting());
-    tour.claim(
-        acknowledged >= BEFORE && waiting > 0,
-        &format!(
-            "killed with {} records acknowledged and {waiting} calls waiting",
-            grouped(acknowledged)
-        ),
-    )?;
-    let began = Instant::now();
-    let node = tour.serve("mesh/n1").await?;
-    let took = began.elapsed().as_millis();
-    load.wait_for(load.acknowledged() + AFTER).await?;
-    tour.claim(
-        true,
-        &format!("it serves again after {took} ms, and the producers have gone on by themselves"),
-    )?;
-    let acknowledged = load.finish().await?;
-    let stored = read(&client).await?;
-    client.close().await;
-
-    let kept = acknowledged
-        .iter()
-        .filter(|ack| stored.get(ack.offset as usize) == Some(&ack.value));
-    tour.claim(
-        kept.count() == acknowledged.len(),
-        &format!(
-            "each of {} acknowledged records is at the offset that was told",
-            grouped(acknowledged.len() as u64)
-        ),
-    )?;
-    let mut times: HashMap<&str, u64> = HashMap::new();
-    stored
-        .iter()
-        .for_each(|value| *times.entry(value.as_str()).or_default() += 1);
-    tour.claim(
-        times.values().all(|times| *times == 1) && times.len() == acknowledged.len(),
-        "each is there once: the calls that were waiting were retried, and no retry was appended twice",
-    )?;
-    let tailed = tour.meshctl(&["tail", "commits"]).await?;
-    tour.claim(
-        tailed.ok() && tailed.stdout == input,
-        "and the older topic gives the same bytes as before",
-    )?;
-    Ok(node)
-}
-
-async fn connect(tour: &Tour<'_>) -> Result<Client, Failure> {
+pub(super) async fn connect(tour: &Tour<'_>) -> Result<Client, Failure> {
     let file = Layout::new(tour.dir().join("mesh"))
         .client()
         .join("client.toml");
     let mut config = ClientConfig::load(&file).map_err(|e| Failure::failed(e.to_string()))?;
-    // A publish that meets the crash must live until the node is back.
+    // A publish that meets the death of a leader must live until there is another.
     config.timeout = LOAD_MAX;
     Ok(Client::connect(config).await?)
 }
 
 /// What a producer was told about one record.
-struct Ack {
-    offset: u64,
-    value: String,
+pub(super) struct Ack {
+    pub(super) offset: u64,
+    pub(super) value: String,
 }
 
 /// Producers that publish until they are stopped.
-struct Load {
+pub(super) struct Load {
     tasks: JoinSet<Result<Vec<Ack>, ClientError>>,
     state: Arc<State>,
 }
@@ -112,7 +51,7 @@ struct State {
 }
 
 impl Load {
-    fn start(client: &Client) -> Self {
+    pub(super) fn start(client: &Client) -> Self {
         let state = Arc::new(State::default());
         let mut tasks = JoinSet::new();
         for number in 0..PRODUCERS {
@@ -128,12 +67,12 @@ impl Load {
         Self { tasks, state }
     }
 
-    fn acknowledged(&self) -> u64 {
+    pub(super) fn acknowledged(&self) -> u64 {
         self.state.acknowledged.load(Ordering::Relaxed)
     }
 
     /// Calls that have been made and not been answered.
-    fn waiting(&self) -> u64 {
+    pub(super) fn waiting(&self) -> u64 {
         let acknowledged = self.acknowledged();
         self.state
             .started
@@ -141,7 +80,7 @@ impl Load {
             .saturating_sub(acknowledged)
     }
 
-    async fn wait_for(&self, acknowledged: u64) -> Result<(), Failure> {
+    pub(super) async fn wait_for(&self, acknowledged: u64) -> Result<(), Failure> {
         let deadline = Instant::now() + LOAD_MAX;
         while self.acknowledged() < acknowledged {
             if Instant::now() > deadline {
@@ -156,7 +95,7 @@ impl Load {
     }
 
     /// Lets every call that was made be answered, and gives all acknowledgements.
-    async fn finish(mut self) -> Result<Vec<Ack>, Failure> {
+    pub(super) async fn finish(mut self) -> Result<Vec<Ack>, Failure> {
         self.state.stopping.store(true, Ordering::Relaxed);
         let mut all = Vec::new();
         while let Some(task) = self.tasks.join_next().await {
@@ -190,7 +129,7 @@ async fn publish(
 }
 
 /// Every record of the topic, in order. A gap in the offsets is an error.
-async fn read(client: &Client) -> Result<Vec<String>, Failure> {
+pub(super) async fn read(client: &Client) -> Result<Vec<String>, Failure> {
     let options = TailOptions {
         start: Start::First,
         follow: false,

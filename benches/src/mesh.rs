@@ -1,0 +1,207 @@
+//! A mesh of several real nodes on this machine: `meshctl init`, and a `meshctl serve` for each.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use mesh_net::client::ClientConfig;
+use serde_json::Value;
+
+use crate::Result;
+use crate::children::Child;
+use crate::node::{Measured, output, program};
+
+/// How long the cluster may take to be whole again.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The nodes' folders, and the nodes that run. Dropping it kills them.
+pub struct Mesh {
+    program: PathBuf,
+    dir: PathBuf,
+    running: BTreeMap<String, Child>,
+}
+
+impl Mesh {
+    /// Makes a cluster of so many nodes, n1, n2 …, in `dir`, which does not exist yet; none of them runs.
+    ///
+    /// # Errors
+    /// There is no `meshctl`, or it says why it cannot.
+    pub fn init(dir: &Path, nodes: usize) -> Result<Mesh> {
+        let mesh = Mesh {
+            program: program()?,
+            dir: dir.to_owned(),
+            running: BTreeMap::new(),
+        };
+        let mut init = Command::new(&mesh.program);
+        init.arg("init").arg(dir).args(["--port", "0", "--quiet"]);
+        output({
+            init.args(["--nodes", &nodes.to_string()]);
+            init
+        })?;
+        Ok(mesh)
+    }
+
+    /// The same, served, and whole.
+    ///
+    /// # Errors
+    /// A node does not come up.
+    pub fn start(dir: &Path, nodes: usize) -> Result<Mesh> {
+        let mut mesh = Mesh::init(dir, nodes)?;
+        for number in 1..=nodes {
+            mesh.serve(&format!("n{number}"))?;
+        }
+        mesh.wait_until_whole()?;
+        Ok(mesh)
+    }
+
+    /// Adds a line to a node's `node.toml`.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn configure(&self, name: &str, line: &str) -> Result<()> {
+        let file = self.dir.join(name).join("node.toml");
+        let mut file = OpenOptions::new().append(true).open(file)?;
+        Ok(writeln!(file, "{line}")?)
+    }
+
+    /// Starts a node and waits until it serves. What it logs is added to a file beside its folder.
+    ///
+    /// # Errors
+    /// It ended instead; the end of its log says why.
+    pub fn serve(&mut self, name: &str) -> Result<()> {
+        let log = self.dir.join(format!("{name}.log"));
+        let stderr = OpenOptions::new().create(true).append(true).open(&log)?;
+        let mut command = Command::new(&self.program);
+        command.arg("serve").arg(self.dir.join(name)).args([
+            "--until-stdin-closes",
+            "--log",
+            "warn,openraft=error",
+        ]);
+        command.stderr(stderr);
+        let mut child = Child::spawn(command)?;
+        let ready = child.line().map_err(|error| {
+            let log = fs::read_to_string(&log).unwrap_or_default();
+            format!("{name}: {error}: {}", log.lines().last().unwrap_or("it says nothing"))
+        })?;
+        if !ready.starts_with("ready ") {
+            return Err(format!("{name} says something else than that it is ready: {ready}").into());
+        }
+        self.running.insert(name.to_owned(), child);
+        Ok(())
+    }
+
+    /// The process ids of the nodes that run.
+    #[must_use]
+    pub fn processes(&self) -> Vec<(String, u32)> {
+        let processes = self.running.iter();
+        processes
+            .map(|(name, child)| (name.clone(), child.id()))
+            .collect()
+    }
+
+    fn take(&mut self, name: &str) -> Result<Child> {
+        let child = self.running.remove(name);
+        child.ok_or_else(|| format!("{name} does not run").into())
+    }
+
+    /// `kill -9`; returns when it was sent.
+    ///
+    /// # Errors
+    /// There is no such node; the system's.
+    pub fn kill(&mut self, name: &str) -> Result<Instant> {
+        let child = self.take(name)?;
+        let now = Instant::now();
+        child.kill()?;
+        Ok(now)
+    }
+
+    /// SIGTERM, and waits for the end; returns when it was sent.
+    ///
+    /// # Errors
+    /// There is no such node; it failed on its way out.
+    pub fn terminate(&mut self, name: &str) -> Result<Instant> {
+        let child = self.take(name)?;
+        let now = Instant::now();
+        child.terminate()?;
+        child.finish()?;
+        Ok(now)
+    }
+
+    /// What a command prints, given by the operator.
+    ///
+    /// # Errors
+    /// It fails, and says why.
+    pub fn run(&self, words: &[&str]) -> Result<Vec<u8>> {
+        let mut command = Command::new(&self.program);
+        command.arg("--config").arg(self.client_file()).args(words);
+        // Folders are named from where the mesh lies.
+        command.current_dir(&self.dir);
+        output(command)
+    }
+
+    /// The one object that a command prints.
+    ///
+    /// # Errors
+    /// It fails, and says why.
+    pub fn json(&self, words: &[&str]) -> Result<Value> {
+        let words = [words, &["--output", "json", "--quiet"]].concat();
+        Ok(serde_json::from_slice(&self.run(&words)?)?)
+    }
+
+    /// Runs `meshctl bench` with these arguments.
+    ///
+    /// # Errors
+    /// It fails, and says why.
+    pub fn bench(&self, arguments: &[&str]) -> Result<Measured> {
+        let words = [&["bench"], arguments].concat();
+        Ok(serde_json::from_value(self.json(&words)?)?)
+    }
+
+    /// The `client.toml` of a client that may do everything.
+    #[must_use]
+    pub fn client_file(&self) -> PathBuf {
+        self.dir.join("client/client.toml")
+    }
+
+    /// The same, as the client takes it.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn client_config(&self) -> Result<ClientConfig> {
+        Ok(ClientConfig::load(&self.client_file())?)
+    }
+
+    /// Waits until every node that runs is alive and every partition has all its copies and a leader; returns what
+    /// `status` says then.
+    ///
+    /// # Errors
+    /// It takes too long.
+    pub fn wait_until_whole(&self) -> Result<Value> {
+        let began = Instant::now();
+        let mut last = Value::Null;
+        while began.elapsed() < PATIENCE {
+            if let Ok(status) = self.json(&["status"]) {
+                if self.is_whole(&status) {
+                    return Ok(status);
+                }
+                last = status;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Err(format!("the cluster is not whole after {PATIENCE:?}: {last}").into())
+    }
+
+    fn is_whole(&self, status: &Value) -> bool {
+        let nodes = status["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+        let alive = nodes.iter().filter(|node| node["state"] == "alive").count();
+        alive >= self.running.len()
+            && status["under_replicated"] == 0
+            && status["unavailable"] == 0
+            && status["control_leader"].is_string()
+    }
+}

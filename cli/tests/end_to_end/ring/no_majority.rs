@@ -1,0 +1,83 @@
+//! Two of three nodes are gone: what is committed is read, nothing is acknowledged, and one that returns is enough.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use super::scene::{go_on, others, pause};
+use crate::cluster::Cluster;
+use crate::mesh::{PATIENCE, meshctl};
+
+const SENTENCE: &str = "not enough replicas (need 2, have 1)";
+
+#[track_caller]
+fn takes_nothing(cluster: &Cluster, topic: &str) {
+    cluster
+        .run(&["publish", topic, "lost?", "--timeout", "6s"])
+        .refused(4, &[SENTENCE]);
+}
+
+#[test]
+fn one_of_three_tells_how_many_it_needs_and_one_more_is_enough() {
+    let mut cluster = Cluster::start(3);
+    cluster.ok(&["publish", "t", "a", "b"]);
+    cluster.is_identical("t", 3);
+    let survivor = others(&cluster, &[&cluster.leader("t")]).remove(0);
+    // It began on the survivor, and goes on there.
+    let mut tail = meshctl(&cluster.path(""));
+    tail.args(["tail", "t", "--follow", "--node", cluster.address(&survivor)]);
+    let mut tail = tail.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    let (sender, seen) = channel();
+    thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let next = |what: &str| {
+        let line = seen.recv_timeout(PATIENCE);
+        assert_eq!(line.as_deref(), Ok(what));
+    };
+    next("a");
+    next("b");
+
+    let dead = others(&cluster, &[&survivor]);
+    dead.iter().for_each(|name| cluster.kill(name));
+    takes_nothing(&cluster, "t");
+    takes_nothing(&cluster, "other");
+    let read = cluster.run(&["tail", "t", "--limit", "2"]);
+    assert_eq!((read.code, &read.stdout[..]), (Some(0), &b"a\nb\n"[..]), "{read:?}");
+    assert_eq!(tail.try_wait().unwrap(), None, "the tail goes on");
+
+    cluster.serve(&dead[0]);
+    cluster.publish_soon("t", "c");
+    // Nobody was told that the ones before were written, and they may have been all the same.
+    let line = seen.recv_timeout(PATIENCE).unwrap();
+    if line != "c" {
+        assert_eq!(line, "lost?");
+        next("c");
+    }
+    assert_eq!(cluster.states()[&dead[1]], "down");
+    cluster.serve(&dead[1]);
+    cluster.is_whole();
+    cluster.is_identical("t", 3);
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+}
+
+#[test]
+fn one_of_three_tells_the_same_while_the_others_only_sleep() {
+    let cluster = Cluster::start(3);
+    cluster.ok(&["publish", "t", "a"]);
+    let survivor = cluster.leader("t");
+    let asleep = others(&cluster, &[&survivor]);
+    asleep.iter().for_each(|name| pause(&cluster, name));
+    // Until then a write may still wait for them.
+    thread::sleep(Duration::from_secs(2));
+    takes_nothing(&cluster, "t");
+    asleep.iter().for_each(|name| go_on(&cluster, name));
+    cluster.publish_soon("t", "b");
+    cluster.is_whole();
+    cluster.is_identical("t", 3);
+    let values = cluster.text(&["tail", "t"]);
+    let values: Vec<&str> = values.lines().filter(|value| *value != "lost?").collect();
+    assert_eq!(values, ["a", "b"]);
+}

@@ -1,0 +1,122 @@
+//! A cluster under load, and what every test asks of it in the end.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::cluster::Cluster;
+use crate::load::{Load, TOPICS, topic};
+use crate::mesh::{signal, until};
+
+/// Acknowledgements after which a load counts as under way again.
+const ACKS: usize = 100;
+
+pub(crate) struct Scene {
+    pub(crate) cluster: Cluster,
+    pub(crate) load: Load,
+}
+
+impl Scene {
+    pub(crate) fn three_nodes() -> Self {
+        Self::on(Cluster::start(3))
+    }
+
+    /// Load on a cluster that is whole.
+    pub(crate) fn on(cluster: Cluster) -> Self {
+        for number in 0..TOPICS {
+            cluster.ok(&["topic", "create", &topic(number)]);
+        }
+        let load = Load::start(&cluster.client_file());
+        let scene = Self { cluster, load };
+        scene.gets_on();
+        scene
+    }
+
+    /// Waits until more is acknowledged, and says how long that took.
+    #[track_caller]
+    pub(crate) fn gets_on(&self) -> Duration {
+        let began = Instant::now();
+        let before = self.load.acknowledged();
+        assert!(
+            until(|| self.load.acknowledged() >= before + ACKS),
+            "the load stands still after {before} acknowledgements: {}",
+            self.told()
+        );
+        began.elapsed()
+    }
+
+    /// What `status` and `ring` say, for whoever reads why a test failed.
+    pub(crate) fn told(&self) -> String {
+        let said = ["status", "ring"].map(|word| self.cluster.run(&[word, "--timeout", "3s"]));
+        format!("{said:?}")
+    }
+
+    /// The longest time without an acknowledgement while `what` happens.
+    pub(crate) fn longest_gap<T>(&self, what: impl FnOnce() -> T) -> (Duration, T) {
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let watching = scope.spawn(|| {
+                let (mut last, mut since) = (self.load.acknowledged(), Instant::now());
+                let mut longest = Duration::ZERO;
+                while !over.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(1));
+                    longest = longest.max(since.elapsed());
+                    let now = self.load.acknowledged();
+                    if now != last {
+                        (last, since) = (now, Instant::now());
+                    }
+                }
+                longest
+            });
+            let done = what();
+            over.store(true, Ordering::Relaxed);
+            (watching.join().unwrap(), done)
+        })
+    }
+
+    /// Everything that was acknowledged is there, once, and the same on so many replicas.
+    #[track_caller]
+    pub(crate) fn ends_well(self, replicas: usize) -> Cluster {
+        self.cluster.is_whole();
+        self.load.finish();
+        for number in 0..TOPICS {
+            self.cluster.is_identical(&topic(number), replicas);
+        }
+        self.cluster
+    }
+}
+
+pub(crate) fn pause(cluster: &Cluster, name: &str) {
+    signal(cluster.process(name), Signal::STOP);
+}
+
+pub(crate) fn go_on(cluster: &Cluster, name: &str) {
+    signal(cluster.process(name), Signal::CONT);
+}
+
+/// Sets a value in a node's `node.toml`, for its next start.
+pub(crate) fn configure(cluster: &Cluster, name: &str, key: &str, value: u64) {
+    let file = cluster.path(&format!("mesh/{name}/node.toml"));
+    let before = fs::read_to_string(&file).unwrap();
+    let mut lines: Vec<&str> = before.lines().collect();
+    lines.retain(|line| !line.starts_with(key));
+    fs::write(&file, format!("{}\n{key} = {value}\n", lines.join("\n"))).unwrap();
+}
+
+/// All nodes but these.
+pub(crate) fn others(cluster: &Cluster, but: &[&str]) -> Vec<String> {
+    let mut names = cluster.names();
+    names.retain(|name| !but.contains(&name.as_str()));
+    names
+}
+
+/// What `status` says of this node under this name.
+pub(crate) fn count(cluster: &Cluster, name: &str, what: &str) -> u64 {
+    let status = cluster.json(&["status"]);
+    let nodes = status["nodes"].as_array().unwrap();
+    let node = nodes.iter().find(|node| node["name"] == name);
+    node.map_or(0, |node| node[what].as_u64().unwrap())
+}
