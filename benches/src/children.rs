@@ -16,7 +16,7 @@ use crate::payload::Payload;
 use crate::process::disk_bytes_written;
 use crate::stores::{Kind, Meshlog, Store as _};
 use crate::work::{Appending, RECORD_BYTES, append_one, in_flight_rate};
-use crate::{Result, bulk};
+use crate::{Result, bulk, fleet};
 
 /// A process that works for this one.
 pub struct Child {
@@ -163,6 +163,13 @@ pub fn work(arguments: &[String]) -> Result<()> {
                 tell(&address.to_string())
             })
         }
+        ["fleet", dir, nodes, partitions] => fleet::serve(
+            dir.as_ref(),
+            nodes.parse()?,
+            partitions.parse()?,
+            tell,
+            wait_for_end_of_stdin,
+        ),
         _ => Err("this is no work for a child".into()),
     }
 }

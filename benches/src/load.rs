@@ -158,19 +158,24 @@ impl Load {
         all
     }
 
-    /// Waits for the topic's first acknowledgement of a later epoch; returns when it came.
+    /// Waits for the topic's first acknowledgement after `since` of a later epoch; returns when it came.
     ///
     /// # Errors
     /// None comes for a minute; the load has failed.
-    pub fn wait_for_epoch_after(&self, topic: usize, epoch: u64) -> Result<Instant> {
+    pub fn wait_for_epoch_after(
+        &self,
+        topic: usize,
+        epoch: u64,
+        since: Instant,
+    ) -> Result<Instant> {
         let began = Instant::now();
         while began.elapsed() < TIMEOUT {
             self.check()?;
             {
                 let acks = self.acks(topic);
-                let later = acks.iter().rev().take_while(|ack| ack.epoch > epoch);
-                if let Some(first) = later.map(|ack| ack.at).min() {
-                    return Ok(first);
+                let new = &acks[acks.partition_point(|ack| ack.at < since)..];
+                if let Some(first) = new.iter().find(|ack| ack.epoch > epoch) {
+                    return Ok(first.at);
                 }
             }
             std::thread::sleep(Duration::from_millis(2));

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -59,14 +58,10 @@ impl Mesh {
         Ok(mesh)
     }
 
-    /// Adds a line to a node's `node.toml`.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub fn configure(&self, name: &str, line: &str) -> Result<()> {
-        let file = self.dir.join(name).join("node.toml");
-        let mut file = OpenOptions::new().append(true).open(file)?;
-        Ok(writeln!(file, "{line}")?)
+    /// A node's folder.
+    #[must_use]
+    pub fn folder(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     /// Starts a node and waits until it serves. What it logs is added to a file beside its folder.
@@ -77,7 +72,7 @@ impl Mesh {
         let log = self.dir.join(format!("{name}.log"));
         let stderr = OpenOptions::new().create(true).append(true).open(&log)?;
         let mut command = Command::new(&self.program);
-        command.arg("serve").arg(self.dir.join(name)).args([
+        command.arg("serve").arg(self.folder(name)).args([
             "--until-stdin-closes",
             "--log",
             "warn,openraft=error",
@@ -86,10 +81,15 @@ impl Mesh {
         let mut child = Child::spawn(command)?;
         let ready = child.line().map_err(|error| {
             let log = fs::read_to_string(&log).unwrap_or_default();
-            format!("{name}: {error}: {}", log.lines().last().unwrap_or("it says nothing"))
+            format!(
+                "{name}: {error}: {}",
+                log.lines().last().unwrap_or("it says nothing")
+            )
         })?;
         if !ready.starts_with("ready ") {
-            return Err(format!("{name} says something else than that it is ready: {ready}").into());
+            return Err(
+                format!("{name} says something else than that it is ready: {ready}").into(),
+            );
         }
         self.running.insert(name.to_owned(), child);
         Ok(())
@@ -139,8 +139,6 @@ impl Mesh {
     pub fn run(&self, words: &[&str]) -> Result<Vec<u8>> {
         let mut command = Command::new(&self.program);
         command.arg("--config").arg(self.client_file()).args(words);
-        // Folders are named from where the mesh lies.
-        command.current_dir(&self.dir);
         output(command)
     }
 

@@ -160,7 +160,8 @@ pub(crate) fn output(mut command: Command) -> Result<Vec<u8>> {
         return Ok(output.stdout);
     }
     Err(format!(
-        "meshctl: {}",
+        "{}: {}",
+        command.get_program().display(),
         String::from_utf8_lossy(&output.stderr).trim_end()
     )
     .into())

@@ -44,6 +44,25 @@ pub fn resident_bytes_at_rest(pid: u32) -> Result<u64> {
     Err("the process is still busy after a minute".into())
 }
 
+/// CPU time that a process has used so far, in all its threads.
+///
+/// # Errors
+/// There is no such process.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
+    // In ticks of 10 ms, on every Linux that Rust runs on.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let ticks = used_ticks(&stat).ok_or_else(|| format!("/proc/{pid}/stat is not understood"))?;
+    Ok(TICK * ticks)
+}
+
+/// utime and stime; the program's name before them may hold anything.
+fn used_ticks(stat: &str) -> Option<u32> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let used = fields.split_whitespace().skip(11).take(2);
+    used.map(|field| field.parse::<u32>().ok()).sum()
+}
+
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
@@ -57,6 +76,11 @@ mod tests {
     fn counters_are_read_of_this_process() {
         assert_eq!(field("a: 1\nVmRSS:\t  12 kB\n", "VmRSS:"), Some(12));
         assert!(resident_bytes(std::process::id()).unwrap() > 1 << 20);
+        assert_eq!(
+            used_ticks("1 (a) b) S 0 0 0 0 0 0 0 0 0 0 1 2 4 8 99"),
+            Some(3)
+        );
+        cpu_time(std::process::id()).unwrap();
         let before = disk_bytes_written().unwrap();
         let place = crate::place::Place::new().unwrap();
         fs::write(place.path().join("a"), vec![1; 1 << 20]).unwrap();

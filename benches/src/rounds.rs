@@ -153,6 +153,15 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
+/// The value that this part of all is not above. Zero where there is none.
+#[must_use]
+pub fn quantile(values: &[f64], part: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (part * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,5 +205,9 @@ mod tests {
         assert!((median(vec![9.0, 1.0, 3.0]) - 3.0).abs() < 1e-9);
         assert!((median(vec![4.0, 1.0, 3.0, 9.0]) - 3.5).abs() < 1e-9);
         assert!(median(Vec::new()).abs() < 1e-9);
+        let hundred: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        let quantiles = [0.0, 0.5, 0.99, 1.0].map(|part| quantile(&hundred, part));
+        assert_eq!(quantiles.map(|value| value as u32), [1, 50, 99, 100]);
+        assert!(quantile(&[], 0.99).abs() < 1e-9);
     }
 }

@@ -13,7 +13,7 @@ use crate::batch::BatchError;
 pub enum OpenError {
     /// There is neither a store nor a bootstrap file.
     #[error(
-        "{0} holds no store, and none may be made there: create one with `meshctl init`, or restore the directory"
+        "{0} holds no store, and none may be made there: a cluster begins with `meshctl init`; a node that has lost its disk comes back as a new one, with `meshctl node new` and `meshctl node join`"
     )]
     Missing(PathBuf),
     /// Another process has the store open.

@@ -113,7 +113,10 @@ fn whatever_is_written_where_all_end_with_the_same() {
         }
         let mut values = 0;
         for key in (0..KEYS).map(key) {
-            let copies: Vec<_> = nodes.iter().map(|node| node.binding(&key).unwrap()).collect();
+            let copies: Vec<_> = nodes
+                .iter()
+                .map(|node| node.binding(&key).unwrap())
+                .collect();
             assert!(copies.iter().all(|copy| *copy == copies[0]), "{copies:?}");
             values += copies[0].as_ref().map_or(0, |copy| copy.versions().len());
         }
@@ -126,7 +129,11 @@ fn whatever_is_written_where_all_end_with_the_same() {
             node.sweep_bindings(bench.now_ms());
             for key in (0..KEYS).map(key) {
                 let held = node.binding(&key).unwrap().unwrap_or_default();
-                assert!(held.versions().iter().all(|version| version.expires_ms.is_none()));
+                assert!(
+                    held.versions()
+                        .iter()
+                        .all(|version| version.expires_ms.is_none())
+                );
             }
             assert_leaves_are_true(node);
         }
@@ -146,10 +153,15 @@ fn a_merge_is_durable_when_it_is_answered_and_later_writes_are_later() {
             expires_ms: None,
         })
         .unwrap();
-    bench.clock.fetch_sub(60_000, std::sync::atomic::Ordering::Relaxed);
+    bench
+        .clock
+        .fetch_sub(60_000, std::sync::atomic::Ordering::Relaxed);
     pass_on(&ahead, &behind, &key(1));
     let copy = bench.open_engine_at(&bench.crashed_copy("crash"));
-    assert_eq!(copy.binding(&key(1)).unwrap(), ahead.binding(&key(1)).unwrap());
+    assert_eq!(
+        copy.binding(&key(1)).unwrap(),
+        ahead.binding(&key(1)).unwrap()
+    );
     // With a context that has seen nothing it stays beside the other, and is the newer of both.
     let later = behind
         .write_binding(BindingWrite {

@@ -3,10 +3,22 @@
 //! ```sh
 //! cargo run --release -p mesh-benches --bin report                    # every short section
 //! cargo run --release -p mesh-benches --bin report -- append replay   # only these
-//! cargo run --release -p mesh-benches --bin report -- --long          # and those of 5 and 10 GiB
+//! cargo run --release -p mesh-benches --bin report -- --long          # and those of 2, 5 and 10 GiB
 //! cargo run --release -p mesh-benches --bin report -- --quick         # small, to see that all works; keeps nothing
 //! cargo run --release -p mesh-benches --bin report -- --render        # only the page, from what was kept
 //! ```
+//!
+//! The sections `wire` and `ring-…` need `meshctl` beside this program, or in `$MESHCTL`: real nodes on the loopback, at ports
+//! that the system chooses.
+//!
+//! | section | measures | takes about |
+//! |---|---|---|
+//! | `ring-publish` | three nodes beside one, and beside NATS JetStream where `make bench-nats-tools` has installed it | 8 min |
+//! | `ring-failover` | 20 SIGKILLs of a leader under load, 10 SIGTERMs; nothing acknowledged is lost | 4 min |
+//! | `ring-tail` | publish to a follower's tail in an idle cluster | 1 min |
+//! | `ring-idle` | CPU of three nodes with 64 partitions each | 2 min |
+//! | `ring-join` | a fourth node joins 2 GiB (with `--long`) | 3 min |
+//! | `ring-lookup` | the map and bindings from any of 100 nodes (`MESHLOG_BENCH_NODES`) in one process | 3 min |
 //!
 //! Results are kept in `benches/results`, a file a section; the page is made from the latest of each.
 

@@ -6,6 +6,12 @@ mod crash;
 mod memory;
 mod open;
 mod replay;
+mod ring_failover;
+mod ring_idle;
+mod ring_join;
+mod ring_lookup;
+mod ring_publish;
+mod ring_tail;
 mod space;
 mod topics;
 mod wire;
@@ -75,6 +81,42 @@ pub const SECTIONS: &[Section] = &[
         run: wire::run,
     },
     Section {
+        name: "ring-publish",
+        title: "Three nodes: durable publish",
+        is_long: false,
+        run: ring_publish::run,
+    },
+    Section {
+        name: "ring-failover",
+        title: "Three nodes: leaders that die and stop",
+        is_long: false,
+        run: ring_failover::run,
+    },
+    Section {
+        name: "ring-tail",
+        title: "Three nodes: a tail from a follower",
+        is_long: false,
+        run: ring_tail::run,
+    },
+    Section {
+        name: "ring-idle",
+        title: "Three nodes: idle",
+        is_long: false,
+        run: ring_idle::run,
+    },
+    Section {
+        name: "ring-join",
+        title: "A fourth node joins",
+        is_long: true,
+        run: ring_join::run,
+    },
+    Section {
+        name: "ring-lookup",
+        title: "Lookup among many nodes",
+        is_long: false,
+        run: ring_lookup::run,
+    },
+    Section {
         name: "crash",
         title: "Open after kill -9 of a large store",
         is_long: true,
@@ -109,6 +151,11 @@ impl Run<'_> {
     /// Time of a turn where no bar depends on it.
     fn short_turn(&self) -> Duration {
         self.turn / 2
+    }
+
+    /// Whether it is only to be seen that all works.
+    fn is_quick(&self) -> bool {
+        self.divisor > 1
     }
 
     /// A size, smaller where the run is to be quick.

@@ -10,8 +10,9 @@ use crate::error::Failure;
 use crate::session::Session;
 use crate::signals::Interrupt;
 
-/// What a node logs where nobody says otherwise. The consensus library tells of every message at `info`.
-pub(crate) const LOG_DEFAULT: &str = "info,openraft=error";
+/// What a node logs where nobody says otherwise. The consensus library tells of every message at `info`, and of
+/// a peer that is gone five times a second.
+pub(crate) const LOG_DEFAULT: &str = "info,openraft=error,openraft::replication=off";
 
 /// Run a node until SIGTERM or SIGINT
 #[derive(Debug, clap::Args)]

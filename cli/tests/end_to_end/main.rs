@@ -21,6 +21,7 @@ mod mesh;
 mod output;
 mod publish;
 mod quick_start;
+mod ring;
 mod several_nodes;
 mod tail;
 mod topics;

@@ -17,6 +17,8 @@ mod persist;
 mod record;
 mod slot;
 mod source;
+#[cfg(test)]
+mod tests;
 mod visible;
 
 use bytes::Bytes;
@@ -30,8 +32,8 @@ use crate::error::ReadError;
 use crate::keys::{self, family};
 use crate::read::undecodable;
 
-pub use held::Held;
 pub(crate) use commit::{CheckpointOp, CommitOp};
+pub use held::Held;
 pub(crate) use load::{first_and_last, record as load_record};
 pub(crate) use persist::PersistOp;
 pub(crate) use record::{RECORD_BYTES, Record, decode_checkpoint, encode_checkpoint};

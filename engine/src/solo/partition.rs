@@ -188,9 +188,7 @@ impl Solo {
                     return;
                 }
                 Err(error) => {
-                    // The ledger has entered what cannot be: it begins anew from what is durable.
-                    drain(engine, partition);
-                    *slot = None;
+                    lead.ledger.withdraw(index);
                     Err(Failure::Batch(error))
                 }
             },

@@ -16,7 +16,9 @@ use crate::engine::Engine;
 use crate::error::{ReadError, Stopped};
 use crate::keys::{self, family};
 use crate::read::{checked, undecodable};
-use crate::replica::{Held, Journal, RECORD_BYTES, Record, Slots, Visible, first_and_last, load_record};
+use crate::replica::{
+    Held, Journal, RECORD_BYTES, Record, Slots, Visible, first_and_last, load_record,
+};
 use crate::scrub::check_value;
 use crate::writer::{Completion, Done, Op};
 
@@ -337,6 +339,8 @@ impl Engine {
             };
             let empty = Journal::new(hidden, Vec::new(), Position::ZERO, Visible::default());
             slot.replace(empty);
+            // What is submitted for the partition from now on comes after this.
+            slot.bulk += 1;
         }
         let completion = Replaced {
             slots: Arc::clone(self.slots()),
@@ -367,10 +371,11 @@ impl Engine {
 
 impl Completion for Replaced {
     fn complete(&mut self, _committed: &mut Vec<(TopicKey, Offset)>) {
-        if self.is_whole
-            && let Some(mut slot) = self.slots.lock(self.partition)
-        {
-            slot.unload();
+        if let Some(mut slot) = self.slots.lock(self.partition) {
+            slot.bulk -= 1;
+            if self.is_whole {
+                slot.unload();
+            }
         }
     }
 }

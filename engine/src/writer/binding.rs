@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use mesh_ring::binding::{Binding, Content, Version};
-use mesh_ring::hlc::Hlc;
 use mesh_ring::hash::partition_of;
+use mesh_ring::hlc::Hlc;
 use mesh_ring::ids::PartitionId;
 use mesh_ring::limits::BINDING_VALUE_BYTES_MAX;
 use mesh_ring::merkle::{LeafSum, binding_digest, leaf_of};
@@ -197,7 +197,9 @@ fn merged(
     let before = held.map(Binding::encode);
     store_binding(group, partition, key, before.as_deref(), Some(&after))?;
     let known = |version: &&Version| !ours.versions().contains(version);
-    Ok(Some(after.versions().iter().filter(known).cloned().collect()))
+    Ok(Some(
+        after.versions().iter().filter(known).cloned().collect(),
+    ))
 }
 
 /// The binding as the group sees it so far.

@@ -125,6 +125,7 @@ impl From<proto::Error> for ClientError {
             | ErrorCode::Unavailable
             | ErrorCode::WrongNode => Self::Unavailable(message),
             ErrorCode::Unspecified
+            | ErrorCode::NodeRefused
             | ErrorCode::Malformed
             | ErrorCode::UnsupportedVersion
             | ErrorCode::SequenceGap

@@ -233,7 +233,8 @@ impl Links {
         link: &Arc<Link>,
         deadline: Instant,
     ) -> Result<Result<(), ClientError>, Lost> {
-        let known = self.routes().version();
+        let routes = self.routes();
+        let known = if routes.is_whole() { routes.version() } else { 0 };
         let asked = Request::new(request::Kind::Map(proto::GetMap {
             known,
             exact: false,

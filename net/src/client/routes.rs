@@ -104,6 +104,14 @@ impl Routes {
         }
     }
 
+    /// Whether every partition has a leader in it. Where one has none, the same map may soon be told with more.
+    pub(super) fn is_whole(&self) -> bool {
+        match self {
+            Self::Ring(ring) => ring.partitions.iter().all(|p| p.leader.is_some()),
+            Self::Unknown | Self::One { .. } => true,
+        }
+    }
+
     /// Whether another node than the one that was asked may have something else to say.
     pub(super) fn has_others(&self) -> bool {
         matches!(self, Self::Ring(_))

@@ -325,6 +325,9 @@ impl Intake<'_> {
             .get(id)
             .filter(Partition::leads)
             .ok_or_else(|| self.shared.not_leader(id))?;
+        if let Some(shortage) = self.shared.shortage(id) {
+            return Err(shortage);
+        }
         let header = validate(&batch)
             .map_err(|error| reply::of_append(&AppendError::Invalid(error)))?;
         let topic = self.topic(&partition, &name, append.create).await?;

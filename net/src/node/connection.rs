@@ -98,8 +98,17 @@ async fn connection(shared: Arc<Shared>, incoming: Incoming, mut pass: Pass) {
 async fn serve(shared: &Arc<Shared>, connection: &Connection, peer: &Arc<Peer>) {
     let intake = Arc::new(Semaphore::new(INTAKE_BYTES_MAX));
     let greeting = Arc::new(Greeting::default());
+    let mut map = shared.control.map();
     loop {
         let stream = tokio::select! {
+            Ok(()) = map.changed() => {
+                let node = greeting.caller().map(|caller| caller.node);
+                if node.is_some_and(|node| map.borrow_and_update().is_removed(node)) {
+                    tracing::info!(peer = peer.name, "closed a connection from a node that was removed");
+                    return connection.close(close::NOT_A_PEER, b"removed from the cluster");
+                }
+                continue;
+            }
             () = shared.tasks.stopping() => return,
             stream = connection.accept_bi() => stream,
             datagram = connection.read_datagram(), if peer.role == Role::Node => {

@@ -58,6 +58,11 @@ impl Shared {
     pub(super) fn not_leader(&self, id: PartitionId) -> Error {
         let map = self.map();
         let leader = map.assignment(id).map(|assignment| assignment.leader);
+        if leader.is_some_and(|leader| !self.is_alive(leader))
+            && let Some(shortage) = self.shortage(id)
+        {
+            return shortage;
+        }
         let address = leader
             .filter(|leader| *leader != self.me())
             .and_then(|leader| map.node(leader))
@@ -92,18 +97,12 @@ impl Shared {
 
     /// Why there is no leader: too few replicas live, or it is a matter of a moment.
     pub(super) fn leaderless(&self, id: PartitionId) -> Error {
-        let map = self.map();
-        let Some(assignment) = map.assignment(id) else {
-            return reply::internal();
-        };
-        let (need, have) = self.live_majority(assignment);
-        if have < need {
-            return reply::not_enough_replicas(need, have);
-        }
-        reply::error(
-            ErrorCode::Unavailable,
-            format!("partition {id} has no leader at the moment: try again"),
-        )
+        self.shortage(id).unwrap_or_else(|| {
+            reply::error(
+                ErrorCode::Unavailable,
+                format!("partition {id} has no leader at the moment: try again"),
+            )
+        })
     }
 
     /// How many replicas a majority of the partition needs, and how many of them are alive.
@@ -143,7 +142,8 @@ impl Shared {
                 }
                 Leader::Nobody => {}
             }
-            if Instant::now() >= deadline {
+            // Nobody will lead where too few live.
+            if Instant::now() >= deadline || self.shortage(id).is_some() {
                 return Err(self.leaderless(id));
             }
             tokio::select! {
@@ -210,6 +210,9 @@ impl Shared {
         partition: &Partition,
         change: Change,
     ) -> Result<Changed, Refusal<TopicError>> {
+        if self.shortage(partition.id).is_some() {
+            return Err(Refusal::Unknown { leader: None });
+        }
         let (done, answer) = oneshot::channel();
         let unknown = || Refusal::Unknown { leader: None };
         partition
@@ -235,11 +238,7 @@ impl Shared {
 
     /// What was taken up and is not committed.
     pub(super) fn uncommitted(&self, id: PartitionId) -> Error {
-        let map = self.map();
-        match map.assignment(id).map(|assignment| self.live_majority(assignment)) {
-            Some((need, have)) if have < need => reply::not_enough_replicas(need, have),
-            _ => maybe_done(),
-        }
+        self.shortage(id).unwrap_or_else(maybe_done)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a partition's actor can make the node do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_ring::ids::{Epoch, Index, NodeId, PartitionId};
 use mesh_ring::replica::{Lane, Message, Report};
@@ -9,6 +10,9 @@ use super::Shared;
 use super::partition::{Ask, Doors};
 use super::payload::Payload;
 use crate::tasks::blocking;
+
+/// How long after a replica was asked to pull its copy anew it is asked how far it is.
+const PROBE_AFTER: Duration = Duration::from_millis(200);
 
 /// The node, as its partitions see it.
 pub(super) struct NodeDoors(pub(super) Arc<Shared>);
@@ -39,6 +43,16 @@ impl Doors for NodeDoors {
         let shared = Arc::clone(&self.0);
         self.0.tasks.spawn("rebuild request", async move {
             shared.ask_to_rebuild(partition, epoch, node).await;
+            tokio::select! {
+                () = tokio::time::sleep(PROBE_AFTER) => {}
+                () = shared.tasks.stopping() => return,
+            }
+            // It answers when its new copy is there. Where it has not heard, it is found to be behind once more.
+            if let Some(leader) = shared.partitions.get(partition)
+                && shared.peers.is_connected(node)
+            {
+                let _ = leader.send(Ask::Connected(node)).await;
+            }
         });
     }
 }

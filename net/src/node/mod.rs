@@ -1,11 +1,11 @@
 //! The node: an engine behind a QUIC endpoint, one of equal peers.
 //!
-//! - `config`: what `node.toml` says; `start`: how a node comes to be, in order; `registration`: before it takes part;
+//! - `config`: what `node.toml` says; `start`: how a node comes to be, in order; `registration`: before it takes part; `seen`: what it has seen others acknowledge;
 //! - `gate`: how many may connect; `connection`: who, and what a stream asks for;
 //! - `peers`: the other nodes; `gossip`: who is alive; `control`: the group that changes the cluster map;
 //! - `partition`: the actor of one partition; `partitions`: which run here, by the map; `doors`, `reports`, `keeping_up`: what an
 //!   actor makes the node do; `payload`: what its journal carries; `transfer`: partitions that move here or away;
-//! - `coordinator`: any node takes any request; `requests`: those of one question and one answer; `append` and `tail`:
+//! - `coordinator`: any node takes any request; `shortage`: unless too few replicas live; `requests`: those of one question and one answer; `append` and `tail`:
 //!   the streams that stay; `commits`, `topics`: what the streams share; `reply`: errors in the words of the wire;
 //! - `upkeep`: retention, expiry and scrub by the clock; `running`: the tasks, and how they stop.
 
@@ -28,7 +28,8 @@ mod reply;
 mod reports;
 mod requests;
 mod running;
-mod soon;
+mod seen;
+mod shortage;
 mod start;
 mod tail;
 mod topics;
@@ -62,7 +63,6 @@ use self::partitions::Partitions;
 use self::peers::Peers;
 use self::reports::Reports;
 use self::running::Running;
-use self::soon::Soon;
 use self::topics::TopicNames;
 use self::transfer::Transfers;
 use crate::identity::LiveIdentity;
@@ -73,6 +73,9 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a node that is asked to stop waits for what it has accepted to be committed.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long after its start a node takes others for alive of which it has not heard.
+const FIRST_WORD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a node that is asked to stop waits for others to lead what it leads.
 pub const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -211,9 +214,13 @@ impl Shared {
         Arc::clone(&self.control.map().borrow())
     }
 
-    /// Whether gossip takes the node for alive. One that was never heard of is given the benefit of the doubt.
+    /// Whether gossip takes the node for alive. One that was not heard of yet is given the benefit of the doubt, for a while.
     fn is_alive(&self, node: NodeId) -> bool {
-        node == self.me() || self.lives.borrow().get(&node) != Some(&Life::Dead)
+        match self.lives.borrow().get(&node) {
+            _ if node == self.me() => true,
+            Some(life) => *life == Life::Alive,
+            None => self.started.elapsed() < FIRST_WORD_TIMEOUT,
+        }
     }
 
     /// Names for people, in the same order.

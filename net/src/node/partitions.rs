@@ -4,20 +4,19 @@
 //! says; a partition whose data has to come from elsewhere first is pulled by `transfer`; one that the map has given
 //! to others for good is let go and its data dropped.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use mesh_engine::ReadError;
+use mesh_engine::{Held, ReadError};
 use mesh_ring::ids::{Epoch, NodeId, PartitionId};
-use mesh_ring::map::{Assignment, ClusterMap};
+use mesh_ring::map::{Assignment, ClusterMap, NodeState};
 use mesh_ring::replica::Config;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::doors::NodeDoors;
 use super::partition::{Actor, Ask, Partition};
-use super::peers::PeerEvent;
-use super::soon::Soon;
+use super::peers::{PeerEvent, removed};
 use super::{Shared, transfer};
 use crate::tasks::{TaskSet, blocking};
 
@@ -27,6 +26,8 @@ pub(super) struct Partitions {
     slots: RwLock<BTreeMap<PartitionId, Slot>>,
     /// The actors. They outlive the node's other tasks, which wait for their answers.
     actors: TaskSet,
+    /// Copies that are too far behind, and the epoch of the leader that found so.
+    outdated: Mutex<BTreeMap<PartitionId, Epoch>>,
 }
 
 /// What there is of one partition.
@@ -68,6 +69,10 @@ impl Partitions {
 
     fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<PartitionId, Slot>> {
         self.slots.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn outdated(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Epoch>> {
+        self.outdated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slot(&self, id: PartitionId) -> Option<Slot> {
@@ -142,20 +147,32 @@ pub(super) async fn follow_peers(shared: Arc<Shared>, mut events: mpsc::Receiver
     }
 }
 
-/// Keeps what runs here in line with the map, until the node stops.
+/// What the task that follows the map remembers.
+#[derive(Default)]
+struct Following {
+    /// What each actor was told last.
+    told: BTreeMap<PartitionId, Config>,
+    /// Partitions of others of which nothing is left here.
+    clean: BTreeSet<PartitionId>,
+}
+
+/// Keeps what runs here in line with the map, until the node stops. No other task opens a partition or lets go of one.
 pub(super) async fn follow_map(shared: Arc<Shared>) {
     let mut map = shared.control.map();
-    let mut told: BTreeMap<PartitionId, Config> = BTreeMap::new();
+    let mut following = Following::default();
     loop {
         let now = Arc::clone(&map.borrow_and_update());
         shared.take_map(&now);
+        if now.is_removed(shared.me()) {
+            return shared.end(removed(&shared.engine.identity().name));
+        }
         // Before this start is registered, the map speaks of an earlier one, which may have led.
         let registered = now.node(shared.me()).is_some_and(|member| {
             member.boot.count == shared.engine.boot()
         });
         if registered {
             for (id, assignment) in now.assignments() {
-                settle(&shared, &now, id, assignment, &mut told).await;
+                settle(&shared, &now, id, assignment, &mut following).await;
             }
         }
         tokio::select! {
@@ -171,16 +188,28 @@ async fn settle(
     map: &ClusterMap,
     id: PartitionId,
     assignment: &Assignment,
-    told: &mut BTreeMap<PartitionId, Config>,
+    following: &mut Following,
 ) {
+    let outdated = shared.partitions.outdated().remove(&id);
     let slot = shared.partitions.slot(id);
     if !assignment.needs_copy(shared.me()) {
-        told.remove(&id);
-        if let Some(slot) = slot {
-            let_go(shared, id, slot).await;
+        following.told.remove(&id);
+        // What a crash has left of an earlier time goes too.
+        if (slot.is_some() || !following.clean.contains(&id)) && let_go(shared, id, slot).await {
+            following.clean.insert(id);
         }
         return;
     }
+    following.clean.remove(&id);
+    let slot = match (slot, outdated) {
+        (Some(Slot::Running(partition, stop)), Some(epoch))
+            if is_outdated(shared, assignment, &partition, epoch) =>
+        {
+            return rebuild(shared, id, &stop).await;
+        }
+        (slot, _) => slot,
+    };
+    let told = &mut following.told;
     let config = config(assignment);
     match slot {
         Some(Slot::Running(partition, _)) => {
@@ -206,14 +235,15 @@ async fn settle(
 async fn begin(shared: &Arc<Shared>, map: &ClusterMap, id: PartitionId, assignment: &Assignment) {
     let me = shared.me();
     let engine = Arc::clone(&shared.engine);
-    let held = blocking(move || engine.holds(id)).await;
+    let held = blocking(move || engine.held(id)).await;
     let voted = assignment.activated.replicas.contains(&me);
     let founded = assignment.activated.epoch == Epoch(0);
     match held {
-        Some(Ok(true)) => {}
-        // The first entry of a partition finds every replica empty; so does a voter whose partition is empty still.
-        Some(Ok(false)) if founded || voted => {}
-        Some(Ok(false)) => {
+        Some(Ok(Held::Journal)) => {}
+        // The first entry of a partition finds every replica empty. So does a leader the voter that has not run since: had
+        // it held anything, it would hold it still, or be suspect, or have a copy on its way.
+        Some(Ok(Held::Nothing)) if founded || voted => {}
+        Some(Ok(Held::Nothing | Held::Arriving)) => {
             let stop = Stop::default();
             shared.partitions.set(id, Slot::Arriving(stop.clone()));
             return transfer::pull(shared, id, stop);
@@ -242,8 +272,13 @@ async fn open(shared: &Arc<Shared>, map: &ClusterMap, id: PartitionId) {
                 running.note_end();
             });
             for node in map.nodes().iter().map(|member| member.id) {
-                if node != shared.me() && !shared.peers.is_connected(node) {
-                    let _ = partition.send(Ask::Disconnected(node)).await;
+                if node == shared.me() || shared.peers.is_connected(node) {
+                    continue;
+                }
+                let _ = partition.send(Ask::Disconnected(node)).await;
+                // Word of a connection that was made meanwhile may have come before.
+                if shared.peers.is_connected(node) {
+                    let _ = partition.send(Ask::Connected(node)).await;
                 }
             }
         }
@@ -257,24 +292,64 @@ fn closed(shared: &Shared, id: PartitionId, error: &ReadError) {
     shared.partitions.set(id, Slot::Closed);
 }
 
-/// Ends a partition that others keep now, and drops its data.
-async fn let_go(shared: &Arc<Shared>, id: PartitionId, slot: Slot) {
-    if let Slot::Running(_, stop) | Slot::Arriving(stop) = slot {
+/// Ends a partition that others keep now, and drops its data. Returns whether nothing is left.
+async fn let_go(shared: &Arc<Shared>, id: PartitionId, slot: Option<Slot>) -> bool {
+    if let Some(Slot::Running(_, stop) | Slot::Arriving(stop)) = slot {
         stop.and_wait().await;
     }
     shared.partitions.write().remove(&id);
     let engine = Arc::clone(&shared.engine);
-    match blocking(move || engine.drop_partition(id)).await {
-        Some(Ok(())) => tracing::info!(partition = %id, "dropped the copy of a partition that others keep now"),
-        Some(Err(error)) => tracing::warn!(partition = %id, %error, "could not drop a partition's copy"),
-        None => {}
+    let dropped = blocking(move || match engine.held(id) {
+        Ok(Held::Nothing) => Ok(false),
+        _ => engine.drop_partition(id).map(|()| true),
+    });
+    match dropped.await {
+        Some(Ok(true)) => {
+            tracing::info!(partition = %id, "dropped the copy of a partition that others keep now");
+            true
+        }
+        Some(Ok(false)) => true,
+        Some(Err(error)) => {
+            tracing::warn!(partition = %id, %error, "could not drop a partition's copy");
+            false
+        }
+        None => false,
     }
+}
+
+/// Whether the leader of `epoch`, which found this copy to be too far behind, still leads, and can give another one.
+fn is_outdated(
+    shared: &Shared,
+    assignment: &Assignment,
+    partition: &Partition,
+    epoch: Epoch,
+) -> bool {
+    assignment.epoch == epoch
+        && assignment.is_activated()
+        && assignment.leader != shared.me()
+        && !partition.leads()
+}
+
+/// Has a copy pulled in place of the journal that runs here. The engine marks the replica suspect in the write that removes
+/// the journal: what it had acknowledged may count in majorities, and no crash from here on may make a replica of it that
+/// has acknowledged nothing.
+async fn rebuild(shared: &Arc<Shared>, id: PartitionId, running: &Stop) {
+    tracing::warn!(partition = %id, "this copy is too far behind its leader's journal: it is pulled anew");
+    let arriving = Stop::default();
+    shared.partitions.set(id, Slot::Arriving(arriving.clone()));
+    running.and_wait().await;
+    transfer::pull(shared, id, arriving);
 }
 
 impl Shared {
     /// What else hangs on the map: who the peers are, and whose certificates are refused.
-    fn take_map(&self, map: &ClusterMap) {
-        self.peers.set_members(map.nodes().iter().map(|member| {
+    pub(super) fn take_map(&self, map: &Arc<ClusterMap>) {
+        self.peers.set_map(Arc::clone(map));
+        let staying = || {
+            let nodes = map.nodes().iter();
+            nodes.filter(|member| member.state != NodeState::Removed)
+        };
+        self.peers.set_members(staying().map(|member| {
             super::peers::Contact {
                 node: member.id,
                 name: member.name.clone(),
@@ -282,8 +357,7 @@ impl Shared {
             }
         }));
         self.gossip.set_members(
-            map.nodes()
-                .iter()
+            staying()
                 .map(|member| super::gossip::Contact {
                     node: member.id,
                     address: member.address.clone(),
@@ -302,27 +376,10 @@ impl Shared {
         self.again.notify_one();
     }
 
-    /// The leader keeps less than this copy lacks: it is pulled anew. Until a leader has caught it up, its votes do not
-    /// count: what it had acknowledged may be on it alone.
-    pub(super) fn rebuild(self: &Arc<Self>, id: PartitionId, epoch: Epoch) {
-        let shared = Arc::clone(self);
-        self.tasks.spawn("rebuild", async move {
-            let Some(Slot::Running(partition, stop)) = shared.partitions.slot(id) else {
-                return;
-            };
-            let map = shared.map();
-            let current = map.assignment(id).is_some_and(|assignment| {
-                assignment.epoch == epoch && assignment.leader != shared.me()
-            });
-            if !current || partition.leads() {
-                return;
-            }
-            tracing::warn!(partition = %id, "this copy is too far behind its leader's journal: it is pulled anew");
-            let arriving = Stop::default();
-            shared.partitions.set(id, Slot::Arriving(arriving.clone()));
-            stop.and_wait().await;
-            transfer::pull(&shared, id, arriving);
-        });
+    /// The leader of `epoch` keeps less than this copy lacks: it is pulled anew, where that is so still.
+    pub(super) fn rebuild(&self, id: PartitionId, epoch: Epoch) {
+        self.partitions.outdated().insert(id, epoch);
+        self.again.notify_one();
     }
 
     /// Asks a replica that is too far behind to pull its copy anew.

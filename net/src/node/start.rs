@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mesh_engine::{Engine, Founding, OnDamage, OpenError, Options};
+use mesh_ring::ids::NodeId;
 use mesh_ring::map::{ClusterMap, MapError, Member};
 use quinn::Endpoint;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -27,7 +28,8 @@ use super::running::Running;
 use super::topics::TopicNames;
 use super::transfer::Transfers;
 use super::{
-    CLIENT_BYTES_MAX, Node, NodeConfig, Shared, connection, keeping_up, registration, upkeep,
+    CLIENT_BYTES_MAX, Node, NodeConfig, Shared, connection, keeping_up, registration, seen, shortage,
+    upkeep,
 };
 use crate::identity::{Credentials, IdentityError, LiveIdentity, Peer, PeerError, Role};
 use crate::quic::{EndpointError, server_endpoint};
@@ -46,6 +48,18 @@ pub enum StartError {
         file: PathBuf,
         /// What it is instead.
         detail: String,
+    },
+    /// The store is another node's.
+    #[error(
+        "{data} is the store of node {found}, and node.toml says that it is node {expected}'s: a node keeps its own directory; bring that back"
+    )]
+    OtherNode {
+        /// The store.
+        data: PathBuf,
+        /// Whose it is.
+        found: NodeId,
+        /// Whose it should be.
+        expected: NodeId,
     },
     /// The address to listen on does not resolve.
     #[error("cannot resolve {listen}: {detail}: `listen` in node.toml takes HOST:PORT")]
@@ -116,6 +130,15 @@ impl Node {
             .await
             .ok_or(StartError::Interrupted)??;
         let engine = Arc::new(engine);
+        if let Some(expected) = config.node
+            && expected != engine.identity().node
+        {
+            return Err(StartError::OtherNode {
+                data: config.data,
+                found: engine.identity().node,
+                expected,
+            });
+        }
 
         let tasks = Running::default();
         let (peers, peer_events) = Peers::start(PeersConfig {
@@ -123,6 +146,7 @@ impl Node {
             name: engine.identity().name.clone(),
             cluster: engine.identity().cluster,
             boot: engine.boot(),
+            token: engine.boot_token().token,
             address: address.clone(),
             identity: identity.clone(),
             tuning: config.tuning.clone(),
@@ -171,6 +195,8 @@ impl Node {
             gate: Gate::default(),
             report,
         });
+        // Whoever was removed or comes back on an old disk is refused from the first connection on.
+        shared.take_map(&shared.map());
         run(&shared, &endpoint, peer_events, &config);
         Ok(Node {
             shared,
@@ -199,12 +225,24 @@ fn run(
         "peer events",
         Box::pin(partitions::follow_peers(Arc::clone(shared), peer_events)),
     );
+    spawn("seen", Box::pin(seen::remember(Arc::clone(shared))));
+    let refused = Arc::clone(shared);
+    spawn(
+        "refusal",
+        Box::pin(async move {
+            tokio::select! {
+                cause = refused.peers.refused() => refused.end(cause),
+                () = refused.tasks.stopping() => {}
+            }
+        }),
+    );
     spawn("map", Box::pin(partitions::follow_map(Arc::clone(shared))));
     spawn("reports", Box::pin(reports::propose(Arc::clone(shared))));
     spawn(
         "keeping up",
         Box::pin(keeping_up::report(Arc::clone(shared))),
     );
+    spawn("shortage", Box::pin(shortage::tell(Arc::clone(shared))));
     let registering = Arc::clone(shared);
     spawn(
         "registration",
@@ -289,7 +327,7 @@ async fn admitted(
 struct Calls(Peers);
 
 impl Carrier for Calls {
-    fn call(&self, to: mesh_ring::ids::NodeId, rpc: Bytes) -> Call<'_> {
+    fn call(&self, to: NodeId, rpc: Bytes) -> Call<'_> {
         Box::pin(async move {
             // The control plane gives up by itself; this only bounds what nobody waits for any more.
             let deadline = tokio::time::Instant::now() + Duration::from_secs(5);

@@ -99,6 +99,8 @@ fn hello(name: &str) -> NodeHello {
         node: Bytes::copy_from_slice(&id(3).0),
         cluster: Bytes::copy_from_slice(&[7; 16]),
         channel: 0,
+        boot: 1,
+        token: Bytes::new(),
     }
 }
 

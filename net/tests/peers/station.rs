@@ -136,6 +136,7 @@ impl Station {
             name,
             cluster: ClusterId([7; 16]),
             boot: 1,
+            token: [number; 16],
             address: addr.to_string(),
             identity: identity.clone(),
             tuning,

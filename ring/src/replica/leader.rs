@@ -235,7 +235,6 @@ impl Leader {
         let term = self.term(now_ms);
         if let Some(progress) = self.nodes.get_mut(&to) {
             progress.on_read(core, to, entries, term, out);
-            progress.pump(core, to, term, out);
         }
     }
 

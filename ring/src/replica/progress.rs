@@ -235,7 +235,8 @@ impl Progress {
         }
     }
 
-    /// Entries from the disk are there.
+    /// Entries from the disk are there. Whatever else than what is wanted now is as good as nothing: the next tick tries
+    /// again.
     pub(super) fn on_read<P: Clone + Weigh>(
         &mut self,
         core: &Core<P>,
@@ -251,6 +252,7 @@ impl Progress {
             .is_some_and(|entry| entry.index == self.next);
         if wanted && self.is_open(core, to) {
             self.ship(core, to, (entries, Lane::CatchUp), term, out);
+            self.pump(core, to, term, out);
         }
     }
 

@@ -279,7 +279,8 @@ impl Takeover {
             return;
         }
         let earlier = core.journal.at_most(hint);
-        if hint.index > after.index || hint.epoch > after.epoch || earlier.index > hint.index {
+        let is_above = |a: Position, b: Position| a.index > b.index || a.epoch > b.epoch;
+        if is_above(hint, after) || is_above(earlier, hint) {
             fetch.forgotten = true;
             self.moved_ms = now_ms;
             self.resign(Some(from), ResignCause::SourceForgot, out);

@@ -85,11 +85,11 @@ pub(crate) type Effects = Vec<Effect<Command>>;
 
 /// The messages among `effects`, and whom they are for.
 pub(crate) fn sent(effects: &Effects) -> Vec<(NodeId, &Message<Command>)> {
-    let message = |effect| match effect {
+    let messages = effects.iter().filter_map(|effect| match effect {
         Effect::Send { to, message, .. } => Some((*to, message)),
         _ => None,
-    };
-    effects.iter().filter_map(message).collect()
+    });
+    messages.collect()
 }
 
 /// One replica and its disk. Writes wait until they are synced.
@@ -180,7 +180,10 @@ impl Machine {
     pub(crate) fn propose(&mut self, commands: impl IntoIterator<Item = u64>) -> (Index, Effects) {
         let mut out = Vec::new();
         let commands = commands.into_iter().map(Command).collect();
-        let first = self.replica.propose(self.now_ms, commands, &mut out).unwrap();
+        let first = self
+            .replica
+            .propose(self.now_ms, commands, &mut out)
+            .unwrap();
         self.keep(&out);
         (first, out)
     }
@@ -300,7 +303,10 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn new(machines: impl IntoIterator<Item = Machine>) -> Self {
         Self {
-            machines: machines.into_iter().map(|machine| (machine.me, machine)).collect(),
+            machines: machines
+                .into_iter()
+                .map(|machine| (machine.me, machine))
+                .collect(),
             under_way: VecDeque::new(),
             cut: Vec::new(),
             delivered: 0,
@@ -357,7 +363,9 @@ impl Cluster {
         let mut out = act(machine);
         while !out.is_empty() {
             let messages = sent(&out);
-            let messages = messages.into_iter().map(|(to, message)| (of, to, message.clone()));
+            let messages = messages
+                .into_iter()
+                .map(|(to, message)| (of, to, message.clone()));
             self.under_way.extend(messages);
             out = machine.serve(&out);
         }
@@ -381,7 +389,9 @@ impl Cluster {
             }
             self.delivered += 1;
             if self.machines.contains_key(&to) {
-                self.act(to, |machine| machine.step(Input::Received { from, message }));
+                self.act(to, |machine| {
+                    machine.step(Input::Received { from, message })
+                });
             }
         }
     }

@@ -55,7 +55,11 @@ fn an_acknowledgement_waits_for_the_disk() {
     assert!(sent(&out).is_empty());
     let out = machine.hear(1, append(at(2, 6), vec![entry(2, 7, Some(1))], 6));
     assert!(sent(&out).is_empty());
-    assert_eq!(machine.replica.commit(), Index(2));
+    assert_eq!(
+        machine.replica.commit(),
+        Index(5),
+        "the rest is not durable"
+    );
     let out = machine.sync();
     assert_eq!(acks(&out), [(7, 6)]);
     assert!(out.contains(&Effect::Commit(Index(6))));
@@ -67,12 +71,22 @@ fn a_first_entry_of_an_epoch_is_a_promise() {
     let out = machine.hear(1, append(at(1, 5), vec![entry(2, 6, None)], 0));
     assert!(matches!(
         &out[..],
-        [Effect::Persist { promise: Some(Epoch(2)), truncate: None, .. }]
+        [Effect::Persist {
+            promise: Some(Epoch(2)),
+            truncate: None,
+            ..
+        }]
     ));
     // An empty message is answered after the promise too.
     let mut machine = follower();
     let out = machine.hear(1, probe(at(1, 5)));
-    assert!(matches!(&out[..], [Effect::Persist { promise: Some(Epoch(2)), .. }]));
+    assert!(matches!(
+        &out[..],
+        [Effect::Persist {
+            promise: Some(Epoch(2)),
+            ..
+        }]
+    ));
     assert_eq!(acks(&machine.sync()), [(5, 2)]);
 }
 
@@ -83,7 +97,11 @@ fn only_what_was_proven_is_acknowledged_and_committed() {
     assert_eq!(acks(&machine.sync()), [(3, 2)]);
     let out = machine.hear(1, append(at(1, 3), Vec::new(), 9));
     assert!(out.contains(&Effect::Commit(Index(3))), "{out:?}");
-    assert_eq!(machine.replica.last(), at(1, 5), "what is not contradicted stays");
+    assert_eq!(
+        machine.replica.last(),
+        at(1, 5),
+        "what is not contradicted stays"
+    );
 }
 
 #[test]
@@ -102,10 +120,16 @@ fn what_comes_twice_is_acknowledged_twice_and_written_once() {
 #[test]
 fn a_suffix_that_differs_is_truncated() {
     let mut machine = follower();
-    let entries = vec![entry(1, 3, Some(3)), entry(2, 4, None), entry(2, 5, Some(9))];
+    let entries = vec![
+        entry(1, 3, Some(3)),
+        entry(2, 4, None),
+        entry(2, 5, Some(9)),
+    ];
     let out = machine.hear(1, append(at(1, 2), entries, 2));
     assert_eq!(out[0], Effect::Truncated(Index(4)));
-    assert!(matches!(&out[1], Effect::Persist { truncate: Some(Index(4)), entries, .. } if entries.len() == 2));
+    assert!(
+        matches!(&out[1], Effect::Persist { truncate: Some(Index(4)), entries, .. } if entries.len() == 2)
+    );
     assert_eq!(acks(&machine.sync()), [(5, 2)]);
     assert_eq!(machine.disk[3..], [entry(2, 4, None), entry(2, 5, Some(9))]);
 }
@@ -113,7 +137,10 @@ fn a_suffix_that_differs_is_truncated() {
 #[test]
 fn a_truncation_takes_back_what_is_on_its_way() {
     let mut machine = follower();
-    machine.hear(1, append(at(1, 5), vec![entry(2, 6, None), entry(2, 7, Some(1))], 2));
+    machine.hear(
+        1,
+        append(at(1, 5), vec![entry(2, 6, None), entry(2, 7, Some(1))], 2),
+    );
     // Node 2 leads in epoch 3, and knows nothing of entry 7.
     machine.configure(&config(3, &[2, 0, 1]));
     let message = Message::Append {
@@ -130,7 +157,14 @@ fn a_truncation_takes_back_what_is_on_its_way() {
     assert!(out.contains(&Effect::Commit(Index(6))));
     assert!(matches!(
         sent(&out)[..],
-        [(_, Message::Acked { epoch: Epoch(3), index: Index(7), .. })]
+        [(
+            _,
+            Message::Acked {
+                epoch: Epoch(3),
+                index: Index(7),
+                ..
+            }
+        )]
     ));
 }
 
@@ -165,11 +199,23 @@ fn an_epoch_that_is_over_is_refused_with_the_newer_one() {
     for message in [
         old,
         Message::Seal { epoch: Epoch(1) },
-        Message::Fetch { epoch: Epoch(1), after: at(1, 2) },
+        Message::Fetch {
+            epoch: Epoch(1),
+            after: at(1, 2),
+        },
     ] {
         let out = machine.hear(2, message);
         assert!(
-            matches!(sent(&out)[..], [(_, Message::Rejected { promised: Epoch(2), .. })]),
+            matches!(
+                sent(&out)[..],
+                [(
+                    _,
+                    Message::Rejected {
+                        promised: Epoch(2),
+                        ..
+                    }
+                )]
+            ),
             "{out:?}"
         );
         assert_eq!(machine.writes(), 0);
@@ -179,8 +225,16 @@ fn an_epoch_that_is_over_is_refused_with_the_newer_one() {
 #[test]
 fn another_node_does_not_lead_in_this_epoch() {
     let mut machine = follower();
-    assert!(machine.hear(2, append(at(1, 5), vec![entry(2, 6, None)], 5)).is_empty());
-    assert!(machine.hear(2, Message::Seal { epoch: Epoch(2) }).is_empty());
+    assert!(
+        machine
+            .hear(2, append(at(1, 5), vec![entry(2, 6, None)], 5))
+            .is_empty()
+    );
+    assert!(
+        machine
+            .hear(2, Message::Seal { epoch: Epoch(2) })
+            .is_empty()
+    );
 }
 
 #[test]
@@ -205,7 +259,16 @@ fn a_promise_is_answered_when_it_and_all_before_it_is_durable() {
     assert!(sent(&out).is_empty());
     // The leader of epoch 2 is too late.
     let out = machine.hear(1, append(at(2, 6), vec![entry(2, 7, Some(1))], 6));
-    assert!(matches!(sent(&out)[..], [(_, Message::Rejected { promised: Epoch(3), .. })]));
+    assert!(matches!(
+        sent(&out)[..],
+        [(
+            _,
+            Message::Rejected {
+                promised: Epoch(3),
+                ..
+            }
+        )]
+    ));
     let out = machine.sync();
     let sealed = Message::Sealed {
         epoch: Epoch(3),
@@ -224,8 +287,16 @@ fn a_promise_is_answered_when_it_and_all_before_it_is_durable() {
 #[test]
 fn nothing_is_heard_before_the_map() {
     let mut machine = Machine::with_journal(0, &[(1, 5)], 2);
-    assert!(machine.hear(1, Message::Seal { epoch: Epoch(9) }).is_empty());
-    assert!(machine.hear(1, append(at(1, 5), vec![entry(2, 6, None)], 2)).is_empty());
+    assert!(
+        machine
+            .hear(1, Message::Seal { epoch: Epoch(9) })
+            .is_empty()
+    );
+    assert!(
+        machine
+            .hear(1, append(at(1, 5), vec![entry(2, 6, None)], 2))
+            .is_empty()
+    );
 }
 
 #[test]

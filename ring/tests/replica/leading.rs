@@ -59,15 +59,27 @@ fn two_of_three_are_enough_and_the_third_follows() {
     let first = cluster.propose(0, [1, 2, 3]);
     cluster.run();
     assert_eq!(cluster.at(0).replica.commit(), Index(first.0 + 2));
-    assert_eq!(cluster.at(1).replica.commit(), Index(first.0 + 2), "told by a flush");
+    assert_eq!(
+        cluster.at(1).replica.commit(),
+        Index(first.0 + 2),
+        "told by a flush"
+    );
     assert_eq!(cluster.at(2).replica.commit(), Index(1));
     assert_eq!(cluster.at(0).replica.lag(), [(node(1), 0), (node(2), 3)]);
     assert_eq!(cluster.at(0).replica.synced(first), [node(0), node(1)]);
-    assert!(cluster.at(0).replica.wants_tick(), "node 2 has not answered");
+    assert!(
+        cluster.at(0).replica.wants_tick(),
+        "node 2 has not answered"
+    );
     cluster.cut.clear();
     cluster.tick(100);
     cluster.assert_same();
-    assert!(cluster.machines.values().all(|machine| !machine.replica.wants_tick()));
+    assert!(
+        cluster
+            .machines
+            .values()
+            .all(|machine| !machine.replica.wants_tick())
+    );
 }
 
 #[test]
@@ -134,14 +146,21 @@ fn only_a_leader_that_serves_takes_proposals() {
     machine.configure(&config(1, &[0]));
     assert_eq!(propose(&mut machine), Err(NotLeading { leader: None }));
     machine.configure(&config(2, &[1, 0]));
-    assert_eq!(propose(&mut machine), Err(NotLeading { leader: Some(node(1)) }));
+    assert_eq!(
+        propose(&mut machine),
+        Err(NotLeading {
+            leader: Some(node(1))
+        })
+    );
 }
 
 #[test]
 fn a_newer_epoch_ends_serving_at_once() {
     let mut cluster = Cluster::serving(3);
     let out = cluster.at(0).configure(&config(2, &[1, 0, 2]));
-    let follows = Role::Follower { leader: Some(node(1)) };
+    let follows = Role::Follower {
+        leader: Some(node(1)),
+    };
     assert!(out.contains(&Effect::Role(follows)));
 
     let mut cluster = Cluster::serving(3);
@@ -158,7 +177,9 @@ fn a_newer_epoch_ends_serving_at_once() {
 
     let mut cluster = Cluster::serving(3);
     let out = cluster.at(0).hear(2, Message::Seal { epoch: Epoch(2) });
-    let follows = Role::Follower { leader: Some(node(2)) };
+    let follows = Role::Follower {
+        leader: Some(node(2)),
+    };
     assert!(out.contains(&Effect::Role(follows)));
 }
 
@@ -174,10 +195,16 @@ fn a_window_holds_back_what_is_not_acknowledged() {
     let mut cluster = Cluster::new(machines);
     cluster.lead(&config(1, &[0, 1]));
     let (_, out) = cluster.at(0).propose(1..=10);
-    let counts: Vec<_> = sent(&out).iter().map(|(_, message)| entries_in(message)).collect();
+    let counts: Vec<_> = sent(&out)
+        .iter()
+        .map(|(_, message)| entries_in(message))
+        .collect();
     assert_eq!(counts, [2, 1]);
     let out = cluster.at(0).hear(1, acked(1, 3));
-    let counts: Vec<_> = sent(&out).iter().map(|(_, message)| entries_in(message)).collect();
+    let counts: Vec<_> = sent(&out)
+        .iter()
+        .map(|(_, message)| entries_in(message))
+        .collect();
     assert_eq!(counts, [2]);
 }
 
@@ -192,7 +219,13 @@ fn entries_in(message: &Message<Command>) -> usize {
 fn append(out: &[Effect<Command>]) -> (Position, usize, bool) {
     let mut appends = out.iter().filter_map(|effect| match effect {
         Effect::Send {
-            message: Message::Append { prev, entries, answer, .. },
+            message:
+                Message::Append {
+                    prev,
+                    entries,
+                    answer,
+                    ..
+                },
             lane: Lane::Live,
             ..
         } => Some((*prev, entries.len(), *answer)),
@@ -260,9 +293,9 @@ fn a_leader_without_a_majority_resigns_again_and_again() {
     leader.tick_after(2_999);
     assert_eq!(leader.reports, []);
     leader.tick_after(1);
-    assert_eq!(leader.reports, [resign.clone()]);
+    assert_eq!(leader.reports, std::slice::from_ref(&resign));
     leader.tick_after(2_999);
-    assert_eq!(leader.reports, [resign.clone()]);
+    assert_eq!(leader.reports, std::slice::from_ref(&resign));
     leader.tick_after(1);
     assert_eq!(leader.reports, [resign.clone(), resign]);
     leader.hear(1, acked(1, 2));

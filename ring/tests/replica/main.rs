@@ -3,6 +3,8 @@
 //! Schedules at random and exhaustive ones are the model's (`ring/src/replica/model`), whole clusters the simulator's
 //! (`ring/tests/simulation`).
 
+#![allow(clippy::unwrap_used)]
+
 mod catching_up;
 mod cluster;
 mod following;

@@ -2,7 +2,7 @@
 
 use mesh_ring::ids::{Epoch, Index};
 use mesh_ring::replica::{
-    Activation, Config, Durable, Effect, Limits, Message, Report, ResignCause, Role,
+    Activation, Config, Durable, Effect, Input, Limits, Message, Report, ResignCause, Role,
 };
 
 use crate::cluster::{
@@ -27,7 +27,24 @@ fn the_journal_that_ends_in_the_latest_epoch_wins_not_the_longest() {
         Machine::with_journal(1, &[(1, 9)], 1),
         Machine::with_journal(2, &[(1, 2), (2, 2)], 1),
     ]);
-    cluster.lead(&config(3, &[0, 1, 2]));
+    let long = node(1);
+    let sealed = |(from, _, message): &(_, _, Message<_>)| {
+        *from == long && matches!(message, Message::Sealed { .. })
+    };
+    // The long one answers first.
+    let new = config(3, &[2, 0, 1]);
+    for of in nodes(&[0, 1, 2]) {
+        cluster.act(of, |machine| machine.configure(&new));
+    }
+    while !cluster.under_way.iter().any(sealed) {
+        let (from, to, message) = cluster.under_way.pop_front().unwrap();
+        let input = Input::Received { from, message };
+        cluster.act(to, |machine| machine.step(input));
+        cluster.act(to, Machine::sync);
+    }
+    cluster.under_way.retain(sealed);
+    cluster.run();
+    cluster.lead(&new);
     cluster.tick(100);
     let mut expected = journal(&[(1, 2), (2, 2)]);
     expected.push(entry(3, 5, None));
@@ -106,7 +123,7 @@ fn a_source_that_no_longer_keeps_what_is_needed_is_to_lead_itself() {
         to: Some(node(1)),
         why: ResignCause::SourceForgot,
     };
-    assert_eq!(cluster.at(0).reports, [resign.clone()]);
+    assert_eq!(cluster.at(0).reports, std::slice::from_ref(&resign));
     cluster.at(0).tick_after(3_000);
     assert_eq!(cluster.at(0).reports, [resign.clone(), resign]);
 }
@@ -154,7 +171,7 @@ fn until_activation_a_commit_needs_both_sets_and_after_it_only_the_new_one() {
     for _ in 0..40 {
         cluster.under_way.retain(|message| !from_old(message));
         if let Some((from, to, message)) = cluster.under_way.pop_front() {
-            let input = mesh_ring::replica::Input::Received { from, message };
+            let input = Input::Received { from, message };
             cluster.act(to, |machine| machine.step(input));
         }
         for of in nodes(&[0, 1, 2]) {
@@ -163,7 +180,11 @@ fn until_activation_a_commit_needs_both_sets_and_after_it_only_the_new_one() {
     }
     assert_eq!(cluster.at(1).replica.last(), at(2, 4));
     assert_eq!(cluster.at(2).replica.last(), at(2, 4));
-    assert_eq!(cluster.at(1).replica.commit(), Index(3), "as the old replica said");
+    assert_eq!(
+        cluster.at(1).replica.commit(),
+        Index(3),
+        "as the old replica said"
+    );
     assert_eq!(cluster.at(1).reports, []);
     cluster.tick(100);
     assert_eq!(cluster.at(1).reports, [Report::Activated(Epoch(2))]);
@@ -172,7 +193,11 @@ fn until_activation_a_commit_needs_both_sets_and_after_it_only_the_new_one() {
     cluster.propose(1, [8]);
     cluster.run();
     assert_eq!(cluster.at(1).replica.commit(), Index(5));
-    assert_eq!(cluster.at(1).replica.lag(), [(node(2), 0)], "the old one is let go");
+    assert_eq!(
+        cluster.at(1).replica.lag(),
+        [(node(2), 0)],
+        "the old one is let go"
+    );
 }
 
 #[test]
@@ -228,7 +253,12 @@ fn an_older_map_changes_nothing() {
     let mut cluster = Cluster::serving(2);
     assert!(cluster.at(0).configure(&config(1, &[0, 1])).is_empty());
     cluster.lead(&config(2, &[0, 1]));
-    assert!(cluster.at(0).configure(&activated(config(1, &[0, 1]))).is_empty());
+    assert!(
+        cluster
+            .at(0)
+            .configure(&activated(config(1, &[0, 1])))
+            .is_empty()
+    );
     assert_eq!(cluster.at(0).replica.role(), Role::Leading(Epoch(2)));
 }
 
@@ -243,8 +273,11 @@ fn a_leader_that_was_restarted_asks_for_another_epoch() {
         to: Some(node(0)),
         why: ResignCause::Restarted,
     };
-    assert_eq!(cluster.at(0).reports, [resign.clone()]);
-    assert_eq!(cluster.at(0).replica.role(), Role::Follower { leader: None });
+    assert_eq!(cluster.at(0).reports, std::slice::from_ref(&resign));
+    assert_eq!(
+        cluster.at(0).replica.role(),
+        Role::Follower { leader: None }
+    );
     assert!(cluster.at(0).replica.wants_tick());
     cluster.at(0).tick_after(500);
     assert_eq!(cluster.at(0).reports, [resign.clone(), resign]);
@@ -264,7 +297,9 @@ fn a_leader_restarted_before_its_promise_was_durable_takes_over() {
 fn promises_are_asked_for_again() {
     let mut machine = Machine::empty(0);
     let seals = |out: &Vec<Effect<_>>| {
-        let seals = sent(out).into_iter().filter(|(_, m)| matches!(m, Message::Seal { .. }));
+        let seals = sent(out)
+            .into_iter()
+            .filter(|(_, m)| matches!(m, Message::Seal { .. }));
         seals.map(|(to, _)| to).collect::<Vec<_>>()
     };
     let out = machine.configure(&changed(2, &[0, 1, 2], (1, &[1, 2, 3])));
@@ -296,7 +331,10 @@ fn a_source_that_is_silent_is_left_for_another() {
         commit: Index(0),
     };
     let out = machine.hear(1, sealed.clone());
-    let fetch = Message::Fetch { epoch: Epoch(2), after: at(0, 0) };
+    let fetch = Message::Fetch {
+        epoch: Epoch(2),
+        after: at(0, 0),
+    };
     assert_eq!(sent(&out), [(node(1), &fetch)]);
     machine.hear(2, sealed);
     assert_eq!(sent(&machine.tick_after(100)), [(node(2), &fetch)]);

@@ -194,7 +194,10 @@ fn a_damaged_log_has_no_vote_until_somebody_who_knows_is_back() {
 fn damage(db: &Path) {
     let logs = fs::read_dir(db).unwrap().map(|entry| entry.unwrap().path());
     let logs = logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
-    let newest = logs.filter(|path| fs::metadata(path).unwrap().len() > 0).max().unwrap();
+    let newest = logs
+        .filter(|path| fs::metadata(path).unwrap().len() > 0)
+        .max()
+        .unwrap();
     let mut bytes = fs::read(&newest).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x40;

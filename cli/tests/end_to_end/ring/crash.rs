@@ -47,7 +47,11 @@ fn draw(dice: &mut Dice) -> Blow {
 
 fn number(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name}: {value} is no number")))
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}: {value} is no number")),
+    )
 }
 
 #[test]

@@ -3,33 +3,36 @@
 use std::thread;
 use std::time::Duration;
 
-use super::scene::Scene;
+use super::scene::{Scene, longest_gap};
 
 /// How long nothing may be acknowledged while a leader hands over, in a debug build, beside what the machine does to
 /// everything anyway.
 const GAP_MAX: Duration = Duration::from_secs(1);
 
+/// How long the meter looks on when the node is gone.
+const AFTERWARDS: Duration = Duration::from_secs(1);
+
 #[test]
 fn a_rolling_restart_is_hardly_felt() {
     let mut scene = Scene::three_nodes();
-    let (usual, ()) = scene.longest_gap(|| thread::sleep(Duration::from_secs(2)));
+    let (usual, ()) = longest_gap(&scene.load, || thread::sleep(AFTERWARDS));
     let mut gaps = Vec::new();
     for name in ["n1", "n2", "n3"] {
-        let address = scene.cluster.address(name).to_owned();
-        let pid = scene.cluster.process(name).id();
-        let (gap, ()) = scene.longest_gap(|| {
-            // The harness needs the cluster for itself to stop a node, and so does the meter.
-            terminate(pid);
-            let gone = crate::mesh::until(|| is_gone(pid));
-            assert!(gone, "{name} at {address} stops");
+        let Scene { cluster, load } = &mut scene;
+        let (gap, status) = longest_gap(load, || {
+            let status = cluster.stop(name);
+            thread::sleep(AFTERWARDS);
+            status
         });
-        assert!(scene.cluster.stop(name).success(), "{name}");
+        assert!(status.success(), "{name}: {status}");
         gaps.push(gap);
         scene.gets_on();
         scene.cluster.serve(name);
         scene.cluster.is_whole();
     }
-    println!("longest time without an acknowledgement: usually {usual:?}, at each SIGTERM {gaps:?}");
+    println!(
+        "longest time without an acknowledgement: usually {usual:?}, at each SIGTERM {gaps:?}"
+    );
     gaps.sort();
     assert!(gaps[1] < GAP_MAX + 2 * usual, "{gaps:?}, usually {usual:?}");
     scene.ends_well(3);

@@ -17,7 +17,12 @@ const BULK: [&str; 4] = ["bulk/a", "bulk/b", "bulk/c", "bulk/d"];
 fn slow(nodes: usize) -> Scene {
     let mut cluster = Cluster::stopped(nodes, &[]);
     for number in 1..=nodes {
-        configure(&cluster, &format!("n{number}"), "transfer_bytes_per_second", SLOW);
+        configure(
+            &cluster,
+            &format!("n{number}"),
+            "transfer_bytes_per_second",
+            SLOW,
+        );
     }
     cluster.serve_all(nodes);
     cluster.is_whole();
@@ -37,7 +42,9 @@ fn under_way(cluster: &Cluster) -> (String, String) {
     let found = until(|| {
         let ran = cluster.run(&["status", "--output", "json"]);
         last = serde_json::from_slice(&ran.stdout).unwrap_or_default();
-        last["transfers"].as_array().is_some_and(|all| !all.is_empty())
+        last["transfers"]
+            .as_array()
+            .is_some_and(|all| !all.is_empty())
     });
     assert!(found, "no copy on its way: {last}");
     let text = |field: &str| last["transfers"][0][field].as_str().unwrap().to_owned();
@@ -73,7 +80,9 @@ fn a_join_outlives_the_death_of_either_side() {
     dies_and_returns(&mut scene, &taker);
     let (giver, _) = under_way(&scene.cluster);
     dies_and_returns(&mut scene, &giver);
-    scene.cluster.ok(&["node", "join", "mesh/n4", "--wait", "--timeout", "60s"]);
+    scene
+        .cluster
+        .ok(&["node", "join", "mesh/n4", "--wait", "--timeout", "60s"]);
     assert_eq!(count(&scene.cluster, "n4", "partitions"), 6);
     ends_well(scene);
 }
@@ -90,7 +99,9 @@ fn a_drain_outlives_the_death_of_either_side() {
     if giver != "n1" {
         dies_and_returns(&mut scene, "n1");
     }
-    scene.cluster.ok(&["node", "drain", "n1", "--timeout", "60s"]);
+    scene
+        .cluster
+        .ok(&["node", "drain", "n1", "--timeout", "60s"]);
     assert_eq!(count(&scene.cluster, "n1", "partitions"), 0);
     assert!(scene.cluster.stop("n1").success());
     scene.cluster.ok(&["node", "remove", "n1"]);

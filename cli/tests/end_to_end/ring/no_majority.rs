@@ -27,11 +27,21 @@ fn one_of_three_tells_how_many_it_needs_and_one_more_is_enough() {
     let survivor = others(&cluster, &[&cluster.leader("t")]).remove(0);
     // It began on the survivor, and goes on there.
     let mut tail = meshctl(&cluster.path(""));
-    tail.args(["tail", "t", "--follow", "--node", cluster.address(&survivor)]);
+    tail.args([
+        "tail",
+        "t",
+        "--follow",
+        "--node",
+        cluster.address(&survivor),
+    ]);
     let mut tail = tail.stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(tail.stdout.take().unwrap()).lines();
     let (sender, seen) = channel();
-    thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    thread::spawn(move || {
+        lines
+            .map_while(Result::ok)
+            .try_for_each(|line| sender.send(line))
+    });
     let next = |what: &str| {
         let line = seen.recv_timeout(PATIENCE);
         assert_eq!(line.as_deref(), Ok(what));
@@ -44,7 +54,11 @@ fn one_of_three_tells_how_many_it_needs_and_one_more_is_enough() {
     takes_nothing(&cluster, "t");
     takes_nothing(&cluster, "other");
     let read = cluster.run(&["tail", "t", "--limit", "2"]);
-    assert_eq!((read.code, &read.stdout[..]), (Some(0), &b"a\nb\n"[..]), "{read:?}");
+    assert_eq!(
+        (read.code, &read.stdout[..]),
+        (Some(0), &b"a\nb\n"[..]),
+        "{read:?}"
+    );
     assert_eq!(tail.try_wait().unwrap(), None, "the tail goes on");
 
     cluster.serve(&dead[0]);

@@ -29,7 +29,13 @@ fn what_a_frozen_leader_is_asked_is_done_by_its_successor() {
     thread::sleep(PAUSE.saturating_sub(began.elapsed()));
 
     let through = others(cluster, &[&frozen]).remove(0);
-    let now = cluster.json(&["topic", "describe", &stage, "--node", cluster.address(&through)]);
+    let now = cluster.json(&[
+        "topic",
+        "describe",
+        &stage,
+        "--node",
+        cluster.address(&through),
+    ]);
     assert_ne!(now["leader"], before["leader"], "somebody else leads");
     assert!(now["epoch"].as_u64() > before["epoch"].as_u64(), "{now}");
     assert_eq!(cluster.states()[&frozen], "down");

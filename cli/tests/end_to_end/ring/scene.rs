@@ -54,29 +54,6 @@ impl Scene {
         format!("{said:?}")
     }
 
-    /// The longest time without an acknowledgement while `what` happens.
-    pub(crate) fn longest_gap<T>(&self, what: impl FnOnce() -> T) -> (Duration, T) {
-        let over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let watching = scope.spawn(|| {
-                let (mut last, mut since) = (self.load.acknowledged(), Instant::now());
-                let mut longest = Duration::ZERO;
-                while !over.load(Ordering::Relaxed) {
-                    thread::sleep(Duration::from_millis(1));
-                    longest = longest.max(since.elapsed());
-                    let now = self.load.acknowledged();
-                    if now != last {
-                        (last, since) = (now, Instant::now());
-                    }
-                }
-                longest
-            });
-            let done = what();
-            over.store(true, Ordering::Relaxed);
-            (watching.join().unwrap(), done)
-        })
-    }
-
     /// Everything that was acknowledged is there, once, and the same on so many replicas.
     #[track_caller]
     pub(crate) fn ends_well(self, replicas: usize) -> Cluster {
@@ -87,6 +64,29 @@ impl Scene {
         }
         self.cluster
     }
+}
+
+/// The longest time without an acknowledgement while `what` happens.
+pub(crate) fn longest_gap<T>(load: &Load, what: impl FnOnce() -> T) -> (Duration, T) {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            let (mut last, mut since) = (load.acknowledged(), Instant::now());
+            let mut longest = Duration::ZERO;
+            while !over.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(1));
+                longest = longest.max(since.elapsed());
+                let now = load.acknowledged();
+                if now != last {
+                    (last, since) = (now, Instant::now());
+                }
+            }
+            longest
+        });
+        let done = what();
+        over.store(true, Ordering::Relaxed);
+        (watching.join().unwrap(), done)
+    })
 }
 
 pub(crate) fn pause(cluster: &Cluster, name: &str) {

@@ -163,8 +163,15 @@ impl Router {
         }
         let routes = self.road.links.routes();
         for stray in unknown {
-            match routes.leader(stray.topic.name.as_bytes()) {
-                Some(leader) => self.assign(stray.topic, leader.clone()),
+            let name = stray.topic.name.as_bytes();
+            // Where nobody leads, a node that holds the topic can at least say why.
+            let any = || {
+                let replicas = routes.replicas(name).into_iter().cloned();
+                let links = self.road.links.by_connected(replicas);
+                links.first().map(|link| link.address().clone())
+            };
+            match routes.leader(name).cloned().or_else(any) {
+                Some(leader) => self.assign(stray.topic, leader),
                 None => {
                     let from = stray.from.map_or_else(|| Arc::from(""), |(from, _)| from);
                     self.road.shared.stray(Stray::lost(stray.topic, from));

@@ -189,6 +189,7 @@ impl<D: Doors> Actor<D> {
             }
             Ask::Connected(node) => self.step(Input::Connected(node)),
             Ask::Disconnected(node) => self.step(Input::Disconnected(node)),
+            Ask::GiveUp => self.lose_waiting(),
             Ask::Read { to, epoch, entries } => self.take_read(to, epoch, entries),
         }
     }

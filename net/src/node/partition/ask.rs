@@ -28,6 +28,8 @@ pub(in crate::node) enum Ask {
     },
     Connected(NodeId),
     Disconnected(NodeId),
+    /// Too few replicas live for anything to be committed soon: whoever waits learns that the outcome is open.
+    GiveUp,
     /// What was read from the journal for a follower that is behind.
     Read {
         to: NodeId,

@@ -62,8 +62,8 @@ pub(super) enum PartitionRole {
 pub(super) struct Progress {
     last: AtomicU64,
     committed: AtomicU64,
-    /// Entries that each other replica lacks, on a leader.
-    lag: Mutex<Vec<(NodeId, u64)>>,
+    /// On a leader: what each other replica has acknowledged, and how many entries it lacks.
+    others: Mutex<Vec<(NodeId, Index, u64)>>,
 }
 
 impl Progress {
@@ -73,7 +73,9 @@ impl Progress {
     }
 
     fn note_lag(&self, lag: Vec<(NodeId, u64)>) {
-        *self.lag.lock().unwrap_or_else(PoisonError::into_inner) = lag;
+        let last = self.last().0;
+        let others = lag.into_iter().map(|(node, lacks)| (node, Index(last.saturating_sub(lacks)), lacks));
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = others.collect();
     }
 
     pub(super) fn last(&self) -> Index {
@@ -84,11 +86,17 @@ impl Progress {
         Index(self.committed.load(Ordering::Relaxed))
     }
 
+    /// Entries that each other replica lacks.
     pub(super) fn lag(&self) -> Vec<(NodeId, u64)> {
-        self.lag
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.iter().map(|(node, _, lacks)| (*node, *lacks)).collect()
+    }
+
+    /// What each other replica has acknowledged, where that is anything.
+    pub(super) fn matched(&self) -> Vec<(NodeId, Index)> {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let matched = others.iter().map(|(node, matched, _)| (*node, *matched));
+        matched.filter(|(_, matched)| *matched > Index(0)).collect()
     }
 }
 

@@ -67,7 +67,7 @@ impl<D: Doors> Actor<D> {
                     self.wait(Some(index), appended(answer, epoch, ask.done));
                 }
                 Err(error) => {
-                    self.ledger.truncate(index);
+                    self.ledger.withdraw(index);
                     (ask.done)(Err(Refusal::Decided(AppendError::Invalid(error))));
                 }
             },
@@ -149,7 +149,7 @@ impl<D: Doors> Actor<D> {
     }
 
     /// Keeps what the ledger has entered at `index`, to be proposed with everything else of this round.
-    fn enter(&mut self, index: Index, payload: Payload) {
+    pub(super) fn enter(&mut self, index: Index, payload: Payload) {
         self.known = index;
         self.proposals.push(payload);
     }

@@ -12,11 +12,11 @@ use quinn::{Connection, Endpoint};
 use thiserror::Error;
 use tokio::{net::lookup_host, time::timeout};
 
-use super::{Shared, asking};
+use super::{AskError, Shared, asking};
 use crate::{
     identity::{NODE_SERVER_NAME, Peer, REVOKED_REASON, Role},
     quic::{CLOSE_DONE, CLOSE_REFUSED, client_endpoint, peer_config},
-    wire::proto::{Channel, NodeHello, NodeIs, Request, reply, request::Kind},
+    wire::proto::{Channel, ErrorCode, NodeHello, NodeIs, Request, reply, request::Kind},
 };
 
 /// How long a handshake and the greeting may take, for each address of a name.
@@ -274,10 +274,20 @@ async fn greet(
         node: Bytes::copy_from_slice(&config.me.0),
         cluster: Bytes::copy_from_slice(&config.cluster.0),
         channel: channel.into(),
+        boot: config.boot,
+        token: Bytes::copy_from_slice(&config.token),
     }));
     let answers = asking::exchange(connection, &hello, Bytes::new())
         .await
-        .map_err(|error| Unfit::Silent(error.to_string()))?;
+        .map_err(|error| {
+            let cause = error.to_string();
+            if let AskError::Refused(error) = error
+                && error.code() == ErrorCode::NodeRefused
+            {
+                shared.starts.refused.send_replace(Some(error.message));
+            }
+            Unfit::Silent(cause)
+        })?;
     let is = match answers.into_iter().next() {
         Some((reply::Kind::NodeIs(is), _)) => is,
         _ => return Err(Unfit::Silent("it does not answer the greeting".into())),
@@ -297,6 +307,10 @@ async fn greet(
     }
     if expected.node.is_some_and(|expected| expected != node) {
         return Err(Unfit::Wrong(format!("{} has the id {node}", holder.name)));
+    }
+    let refusal = shared.starts.refusal(node, &holder.name, is.boot, &is.token);
+    if let Some(refusal) = refusal {
+        return Err(Unfit::Wrong(refusal));
     }
     Ok((holder, node, is))
 }

@@ -47,7 +47,7 @@ impl Greeting {
     /// Answers a hello. `peer` is what the caller's certificate says, `map_version` that of this node's map.
     ///
     /// # Errors
-    /// What to answer instead: the caller is no node, not the one that it says, or of another cluster.
+    /// What to answer instead: the caller is no node, not the one that it says, of another cluster, or refused.
     pub fn answer(
         &self,
         peers: &Peers,
@@ -87,6 +87,7 @@ impl Greeting {
             cluster: Bytes::copy_from_slice(&config.cluster.0),
             name: config.name.clone(),
             address: config.address.clone(),
+            token: Bytes::copy_from_slice(&config.token),
         })
     }
 }
@@ -116,6 +117,11 @@ fn identify(peers: &Peers, peer: &Peer, hello: &NodeHello) -> Result<Caller, Err
         if !name.is_empty() && name != peer.name {
             return impostor(&format!("{name}'s"));
         }
+    }
+    let starts = &peers.0.shared.starts;
+    if let Some(refusal) = starts.refusal(node, &peer.name, hello.boot, &hello.token) {
+        tracing::warn!(name = peer.name, refusal, "refused a node");
+        return Err(reply::error(ErrorCode::NodeRefused, refusal));
     }
     Ok(Caller {
         node,

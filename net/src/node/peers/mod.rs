@@ -13,6 +13,7 @@
 //!
 //! - `link`: keeps one connection; `dial`: makes it, and checks who answers
 //! - `outbox`: what waits for a lane; `lanes`: writes it; `frames`: replication messages as frames
+//! - `starts`: who is refused, by the cluster map
 //! - `asking`: requests to a peer; `greeting` and `receiving`: the side that is called
 
 mod asking;
@@ -23,6 +24,7 @@ mod lanes;
 mod link;
 mod outbox;
 mod receiving;
+mod starts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,6 +35,7 @@ use std::{
 use bytes::Bytes;
 use mesh_ring::{
     ids::{ClusterId, NodeId, PartitionId},
+    map::ClusterMap,
     replica::{Lane, Message},
 };
 use quinn::Connection;
@@ -49,8 +52,11 @@ pub use self::greeting::{Caller, Greeting};
 pub use self::outbox::NotSent;
 pub use self::receiving::{Admitted, Arrived, REPLICA_INTAKE_BYTES_MAX, ReceiveError};
 
+pub(in crate::node) use self::starts::{REJOIN, old_copy, removed};
+
 use self::dial::Endpoints;
 use self::link::Neighbour;
+use self::starts::Starts;
 use super::payload::Payload;
 use crate::{
     identity::LiveIdentity,
@@ -77,6 +83,8 @@ pub struct PeersConfig {
     pub cluster: ClusterId,
     /// Its boot count.
     pub boot: u32,
+    /// What it drew at random then.
+    pub token: [u8; 16],
     /// `HOST:PORT` at which it is reached.
     pub address: String,
     /// Its credentials, as they are when something is dialled.
@@ -136,6 +144,7 @@ struct Inner {
 struct Shared {
     config: PeersConfig,
     endpoints: Endpoints,
+    starts: Starts,
     events: mpsc::Sender<PeerEvent>,
 }
 
@@ -155,6 +164,7 @@ impl Peers {
             shared: Arc::new(Shared {
                 config,
                 endpoints: Endpoints::default(),
+                starts: Starts::default(),
                 events,
             }),
             neighbours: RwLock::default(),
@@ -187,6 +197,21 @@ impl Peers {
             if let Some(left) = neighbours.remove(&node) {
                 left.neighbour.leave();
             }
+        }
+    }
+
+    /// Takes note of which starts of nodes are registered: earlier ones are refused from now on.
+    pub fn set_map(&self, map: Arc<ClusterMap>) {
+        self.0.shared.starts.set_map(map);
+    }
+
+    /// Resolves when another node refuses this one for good, with what it says.
+    pub async fn refused(&self) -> String {
+        let mut refused = self.0.shared.starts.refused.subscribe();
+        let cause = refused.wait_for(Option::is_some).await;
+        match cause.map(|cause| cause.clone()) {
+            Ok(Some(cause)) => cause,
+            _ => std::future::pending().await,
         }
     }
 

@@ -1,6 +1,5 @@
 //! What users ask of bindings.
 
-use crate::node::soon::Soon;
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -1,6 +1,5 @@
 //! Changes of the ring, and what nodes ask each other about it.
 
-use crate::node::soon::Soon;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,10 +8,10 @@ use mesh_ring::ids::{NodeId, PartitionId};
 use prost::Message;
 
 use super::access::{allow, only_nodes};
-use super::{Answers, Caller, on_disk, plain};
+use super::{Answers, Caller, plain};
 use crate::identity::{Access, Scope};
 use crate::node::control::ProposeError;
-use crate::node::{Shared, reply};
+use crate::node::{Shared, reply, seen};
 use crate::wire::proto::{
     self, Changed, ControlAnswer, Error, ErrorCode, Seen, SeenPosition, SeenPositions,
     change_cluster::Change, reply::Kind as Answer,
@@ -59,7 +58,7 @@ pub(super) async fn change(
     }
 }
 
-/// What this node durably knows of another one's journals: no copy of its disk that lacks it is the newest.
+/// What this node has seen another one acknowledge: no copy of its disk that lacks it is the newest.
 pub(super) async fn seen_of(
     shared: &Arc<Shared>,
     caller: &Caller,
@@ -69,13 +68,9 @@ pub(super) async fn seen_of(
     let node = node_id(&of.node)?;
     let map = shared.map();
     let boot = map.node(node).map(|member| member.boot).unwrap_or_default();
-    let positions = on_disk(shared, move |shared| {
-        shared
-            .engine
-            .seen_of(node)
-            .map_err(|error| reply::of_read(&error))
-    })
-    .await?;
+    let positions = seen::of(shared, node)
+        .await
+        .map_err(|error| reply::of_read(&error))?;
     let seen = SeenPositions {
         boot: boot.count,
         token: Bytes::copy_from_slice(&boot.token),

@@ -1,11 +1,10 @@
 //! What a node says of itself and of the cluster, to anyone whose certificate the cluster accepts.
 
-use crate::node::soon::Soon;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mesh_ring::ids::NodeId;
+use mesh_ring::ids::{NodeId, PartitionId};
 use mesh_ring::map::{ClusterMap, NodeState};
 use prost::Message;
 
@@ -54,10 +53,13 @@ pub(super) fn map(shared: &Shared, asked: proto::GetMap) -> Result<Answers, Erro
     let body = if asked.exact {
         let exact = serde_json::to_vec(&*map).map_err(|_| reply::internal())?;
         exact.into()
-    } else if asked.known >= map.version() {
-        Bytes::new()
     } else {
-        on_the_wire(&map).encode_to_vec().into()
+        let leaderless = leaderless(shared, &map);
+        if asked.known >= map.version() && leaderless.is_empty() {
+            Bytes::new()
+        } else {
+            on_the_wire(&map, &leaderless).encode_to_vec().into()
+        }
     };
     let version = map.version();
     Ok(vec![(Answer::Map(MapIs { version }), body)])
@@ -110,8 +112,18 @@ fn partition_status(shared: &Shared, partition: &Partition, bytes: u64) -> Parti
     }
 }
 
+/// Partitions whose leader is dead and which cannot get another, as too few of their replicas live.
+fn leaderless(shared: &Shared, map: &ClusterMap) -> BTreeSet<PartitionId> {
+    let dead = map
+        .assignments()
+        .filter(|(_, assignment)| !shared.is_alive(assignment.leader));
+    dead.map(|(id, _)| id)
+        .filter(|id| shared.shortage(*id).is_some())
+        .collect()
+}
+
 /// The map as clients get it: nodes are named by their place in it.
-fn on_the_wire(map: &ClusterMap) -> proto::ClusterMap {
+fn on_the_wire(map: &ClusterMap, leaderless: &BTreeSet<PartitionId>) -> proto::ClusterMap {
     let places: BTreeMap<NodeId, u32> = (0u32..)
         .zip(map.nodes())
         .map(|(place, member)| (member.id, place))
@@ -138,12 +150,14 @@ fn on_the_wire(map: &ClusterMap) -> proto::ClusterMap {
             })
             .collect(),
         partitions: map
-            .partitions()
-            .iter()
-            .map(|assignment| MapPartition {
+            .assignments()
+            .map(|(id, assignment)| MapPartition {
                 replicas: place(&assignment.replicas),
                 learners: place(&assignment.learners),
-                leader: places.get(&assignment.leader).copied(),
+                leader: places
+                    .get(&assignment.leader)
+                    .filter(|_| !leaderless.contains(&id))
+                    .copied(),
                 epoch: assignment.epoch.0,
                 activated_epoch: assignment.activated.epoch.0,
                 activated_replicas: place(&assignment.activated.replicas),

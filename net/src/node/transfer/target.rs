@@ -34,11 +34,11 @@ pub(in crate::node) fn pull(shared: &Arc<Shared>, id: PartitionId, stop: Stop) {
             () = stop.wanted().cancelled() => false,
             () = shared.tasks.stopping() => false,
         };
-        stop.note_end();
         if arrived {
             tracing::info!(partition = %id, "a partition's copy is here");
             shared.arrived(id);
         }
+        stop.note_end();
     });
 }
 

@@ -27,7 +27,11 @@ fn assert_noticed(cluster: Cluster) {
             found.push(name);
         }
     }
-    assert!(!found.is_empty(), "{fault:?}: {} states, and nothing noticed", checker.state_count());
+    assert!(
+        !found.is_empty(),
+        "{fault:?}: {} states, and nothing noticed",
+        checker.state_count()
+    );
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use super::super::fault::Fault;
 use super::super::{Effect, Input, Limits, Replica, Report, Role};
@@ -149,7 +149,9 @@ impl Machine {
                     .extend(Write::new(effect, self.replica.commit()));
             }
             Effect::Send { to, message, .. } => {
-                outcome.sent.push(Arc::new(Envelope::new(self.me, to.0[0], message)));
+                outcome
+                    .sent
+                    .push(Arc::new(Envelope::new(self.me, to.0[0], message)));
             }
             Effect::Read {
                 to, epoch, from, ..

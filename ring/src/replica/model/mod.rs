@@ -17,8 +17,8 @@ use stateright::{Model, Property};
 
 use self::machine::timeless;
 use self::store::{Batch, Store};
-use super::Limits;
 use self::world::{Action, Broken, Rules, World};
+use super::Limits;
 
 /// What shows that a run is not over before anything happens.
 const SUCCESS: &str = "the last leader serves, and everything is committed";
@@ -68,14 +68,11 @@ impl Model for Cluster {
             Property::<Self>::always("no assertion fails", |_, world| {
                 world.broken != Some(Broken::Assertion)
             }),
-            Property::<Self>::sometimes(
-                SUCCESS,
-                |m, world| {
-                    usize::from(world.epochs) == m.rules.epochs.len()
-                        && world.serves()
-                        && world.committed_batches() == usize::from(m.rules.proposals)
-                },
-            ),
+            Property::<Self>::sometimes(SUCCESS, |m, world| {
+                usize::from(world.epochs) == m.rules.epochs.len()
+                    && world.serves()
+                    && world.committed_batches() == usize::from(m.rules.proposals)
+            }),
         ]
     }
 }

@@ -28,10 +28,13 @@ impl Envelope {
     }
 }
 
+/// Sender and receiver, and what is on its way.
+type Channel = ((u8, u8), VecDeque<Arc<Envelope>>);
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Network {
     /// By sender, then by receiver.
-    channels: Vec<((u8, u8), VecDeque<Arc<Envelope>>)>,
+    channels: Vec<Channel>,
     /// What has left its order, by digest.
     aside: Vec<Arc<Envelope>>,
 }
@@ -93,7 +96,7 @@ impl Network {
     }
 
     pub(super) fn digest(&self) -> u64 {
-        let channel = |(key, messages): &((u8, u8), VecDeque<Arc<Envelope>>)| {
+        let channel = |(key, messages): &Channel| {
             let messages: Vec<_> = messages.iter().map(|envelope| envelope.digest).collect();
             (*key, messages)
         };

@@ -1,10 +1,10 @@
 //! Long runs at random, with more of everything than could be explored, and what must come of them in the end: once
 //! nothing goes wrong any more, a leader serves, and everyone has the same.
 
-use super::machine::timeless;
-use super::world::{Action, Rules, World};
 use super::super::{Limits, Role};
 use super::Store;
+use super::machine::timeless;
+use super::world::{Action, Rules, World};
 
 const SEEDS: u64 = 500;
 const NODES: u8 = 4;
@@ -42,7 +42,10 @@ fn rules(dice: &mut Dice) -> Rules {
         {
             replicas.clone_from(last);
         }
-        epochs.push((replicas[dice.below(replicas.len() as u64) as usize], replicas));
+        epochs.push((
+            replicas[dice.below(replicas.len() as u64) as usize],
+            replicas,
+        ));
     }
     Rules {
         nodes: NODES,
@@ -137,13 +140,20 @@ fn heal(seed: u64, rules: &Rules, world: &mut World) {
         }
     }
     assert!(world.serves(), "seed {seed}: nobody serves");
-    assert!(!world.has_suspects_among(&replicas), "seed {seed}: still suspect");
+    assert!(
+        !world.has_suspects_among(&replicas),
+        "seed {seed}: still suspect"
+    );
     let leader = world.machine(replicas[0]);
     for me in replicas {
         let machine = world.machine(me);
         let same = machine.store.holds_the_same(&leader.store);
         assert!(same, "seed {seed}: node {me} differs");
-        assert_eq!(machine.replica.commit(), leader.replica.last().index, "seed {seed}: node {me}");
+        assert_eq!(
+            machine.replica.commit(),
+            leader.replica.last().index,
+            "seed {seed}: node {me}"
+        );
     }
 }
 
@@ -158,7 +168,10 @@ fn whatever_happens_it_comes_to_rest_complete() {
     }
     println!("{committed} batches committed, a suffix truncated in {truncations} of {SEEDS} runs");
     assert!(committed > 10 * SEEDS as usize, "the runs do too little");
-    assert!(truncations * 10 > SEEDS as usize, "too few runs have conflicts");
+    assert!(
+        truncations * 10 > SEEDS as usize,
+        "too few runs have conflicts"
+    );
 }
 
 #[test]

@@ -140,10 +140,6 @@ impl Store {
         self.journal.last().map_or(Position::ZERO, Entry::position)
     }
 
-    pub(super) fn get(&self, index: Index) -> Option<&Entry<Batch>> {
-        self.journal.get(position(index))
-    }
-
     pub(super) fn entries_from(&self, from: Index) -> Vec<Entry<Batch>> {
         self.journal
             .get(position(from)..)

@@ -347,18 +347,11 @@ impl Rules {
         for envelope in &outcome.sent {
             world.network.send(Arc::clone(envelope));
         }
-        world.broken = world
-            .broken
-            .or_else(|| self.observe(world, at, &outcome));
+        world.broken = world.broken.or_else(|| self.observe(world, at, &outcome));
     }
 
     /// Compares what a machine did with all that was seen before.
-    fn observe(
-        &self,
-        world: &mut World,
-        at: usize,
-        outcome: &Outcome,
-    ) -> Option<Broken> {
+    fn observe(&self, world: &mut World, at: usize, outcome: &Outcome) -> Option<Broken> {
         let machine = Arc::clone(&world.machines[at].1);
         if !offsets_are_right(&machine, &world.committed) {
             return Some(Broken::Offsets);
@@ -373,7 +366,9 @@ impl Rules {
                 return Some(Broken::TwoLeaders);
             }
             // A leader that was superseded long ago may be late with its report.
-            let count = world.committed.partition_point(|entry| entry.epoch <= epoch);
+            let count = world
+                .committed
+                .partition_point(|entry| entry.epoch <= epoch);
             if !view.journal.starts_with(&world.committed[..count]) {
                 return Some(Broken::Lost);
             }
@@ -438,7 +433,9 @@ impl World {
     }
 
     pub(super) fn has_suspects(&self) -> bool {
-        self.machines.iter().any(|(_, machine)| machine.store.suspect)
+        self.machines
+            .iter()
+            .any(|(_, machine)| machine.store.suspect)
     }
 
     pub(super) fn has_suspects_among(&self, nodes: &[u8]) -> bool {

@@ -19,7 +19,7 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 const ASK_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Lane {
-    /// Resolves once another node leads something that is on this lane: asks the others while this one gives reason to.
+    /// Resolves once another node, or none, leads something that is on this lane: asks the others while this one gives reason to.
     pub(super) async fn led_elsewhere(&self, road: &Road, line: Option<&Line>) {
         loop {
             match line {
@@ -65,9 +65,10 @@ impl Lane {
         let state = self.state();
         let under_way = state.requests.values().map(|(topic, _)| topic);
         under_way.chain(&state.due).any(|topic| {
+            // Where nobody leads, another node can at least say why.
             routes
                 .leader(topic.name.as_bytes())
-                .is_some_and(|leader| *leader != self.address)
+                .is_none_or(|leader| *leader != self.address)
         })
     }
 }
