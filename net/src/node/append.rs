@@ -328,8 +328,8 @@ impl Intake<'_> {
         if let Some(shortage) = self.shared.shortage(id) {
             return Err(shortage);
         }
-        let header = validate(&batch)
-            .map_err(|error| reply::of_append(&AppendError::Invalid(error)))?;
+        let header =
+            validate(&batch).map_err(|error| reply::of_append(&AppendError::Invalid(error)))?;
         let topic = self.topic(&partition, &name, append.create).await?;
         if append
             .incarnation
@@ -384,9 +384,7 @@ impl Intake<'_> {
             Ok(Changed::Created(meta)) => Ok(meta.key),
             Ok(_) => Err(reply::internal()),
             // Another client was faster.
-            Err(Refusal::Decided(TopicError::Exists(_))) => {
-                Ok(find(self.shared, name).await?.key)
-            }
+            Err(Refusal::Decided(TopicError::Exists(_))) => Ok(find(self.shared, name).await?.key),
             Err(refusal) => Err(self.shared.of_change(partition.id, refusal)),
         }
     }
@@ -421,8 +419,8 @@ fn answer(
             request,
             match refusal {
                 Refusal::Decided(error) => reply::of_append(&error),
-                Refusal::NotLeading { .. } => shared.not_leader(topic.partition),
-                Refusal::Unknown { .. } => shared.uncommitted(topic.partition),
+                Refusal::NotLeading => shared.not_leader(topic.partition),
+                Refusal::Unknown => shared.uncommitted(topic.partition),
                 Refusal::Failed(cause) => reply::partition_failed(topic.partition, &cause),
             },
         ),

@@ -131,15 +131,13 @@ impl Shared {
             match self.leader_now(id) {
                 Leader::Here(partition) => return Ok(Place::Here(partition)),
                 Leader::There(_) if forwarded => return Err(self.not_leader(id)),
-                Leader::There(node) => {
-                    match self.pass_on(node, kind, body, deadline).await {
-                        Passed::Answered(answers) => return Ok(Place::Done(answers)),
-                        Passed::Refused(error) => return Err(error),
-                        Passed::NotTaken => {}
-                        Passed::Unknown if again => {}
-                        Passed::Unknown => return Err(maybe_done()),
-                    }
-                }
+                Leader::There(node) => match self.pass_on(node, kind, body, deadline).await {
+                    Passed::Answered(answers) => return Ok(Place::Done(answers)),
+                    Passed::Refused(error) => return Err(error),
+                    Passed::NotTaken => {}
+                    Passed::Unknown if again => {}
+                    Passed::Unknown => return Err(maybe_done()),
+                },
                 Leader::Nobody => {}
             }
             // Nobody will lead where too few live.
@@ -211,14 +209,14 @@ impl Shared {
         change: Change,
     ) -> Result<Changed, Refusal<TopicError>> {
         if self.shortage(partition.id).is_some() {
-            return Err(Refusal::Unknown { leader: None });
+            return Err(Refusal::Unknown);
         }
         let (done, answer) = oneshot::channel();
-        let unknown = || Refusal::Unknown { leader: None };
+        let unknown = || Refusal::Unknown;
         partition
             .send(Ask::Change { change, done })
             .await
-            .map_err(|_| Refusal::NotLeading { leader: None })?;
+            .map_err(|_| Refusal::NotLeading)?;
         let wait = tokio::time::timeout(COMMIT_WAIT, answer);
         match wait.await {
             Ok(Ok(answer)) => answer,
@@ -230,8 +228,8 @@ impl Shared {
     pub(super) fn of_change(&self, id: PartitionId, refusal: Refusal<TopicError>) -> Error {
         match refusal {
             Refusal::Decided(error) => reply::of_topic(&error),
-            Refusal::NotLeading { .. } => self.not_leader(id),
-            Refusal::Unknown { .. } => self.uncommitted(id),
+            Refusal::NotLeading => self.not_leader(id),
+            Refusal::Unknown => self.uncommitted(id),
             Refusal::Failed(cause) => reply::partition_failed(id, &cause),
         }
     }
@@ -279,7 +277,10 @@ impl Shared {
             if self.partitions.get(id).is_some() || assignment.replicas.iter().any(has) {
                 continue;
             }
-            let others = assignment.replicas.iter().filter(|node| **node != self.me());
+            let others = assignment
+                .replicas
+                .iter()
+                .filter(|node| **node != self.me());
             chosen.extend(others.copied().find(|node| self.is_alive(*node)));
         }
         chosen

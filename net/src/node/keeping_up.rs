@@ -70,6 +70,9 @@ fn keeps_up(shared: &Shared, id: PartitionId, assignment: &Assignment) -> Vec<No
     let lag = partition.progress().lag();
     unknown
         .copied()
-        .filter(|node| lag.iter().any(|(of, entries)| of == node && *entries <= most))
+        .filter(|node| {
+            lag.iter()
+                .any(|(of, entries)| of == node && *entries <= most)
+        })
         .collect()
 }

@@ -292,9 +292,10 @@ impl Shared {
             partitions.any(|assignment| assignment.leader == self.me())
         };
         let map = self.map();
-        let others = map.nodes().iter().any(|node| {
-            node.id != self.me() && node.is_live() && self.is_alive(node.id)
-        });
+        let others = map
+            .nodes()
+            .iter()
+            .any(|node| node.id != self.me() && node.is_live() && self.is_alive(node.id));
         if !others || !leads(&map) {
             return self.gossip.leave().await;
         }
@@ -312,7 +313,10 @@ impl Shared {
             };
             let _ = changes.wait_for(|map| gone(map)).await;
         };
-        if tokio::time::timeout(HAND_OVER_TIMEOUT, handing).await.is_err() {
+        if tokio::time::timeout(HAND_OVER_TIMEOUT, handing)
+            .await
+            .is_err()
+        {
             tracing::warn!("others did not take over in time; they will when this node is gone");
         }
     }

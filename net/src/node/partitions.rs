@@ -167,9 +167,9 @@ pub(super) async fn follow_map(shared: Arc<Shared>) {
             return shared.end(removed(&shared.engine.identity().name));
         }
         // Before this start is registered, the map speaks of an earlier one, which may have led.
-        let registered = now.node(shared.me()).is_some_and(|member| {
-            member.boot.count == shared.engine.boot()
-        });
+        let registered = now
+            .node(shared.me())
+            .is_some_and(|member| member.boot.count == shared.engine.boot());
         if registered {
             for (id, assignment) in now.assignments() {
                 settle(&shared, &now, id, assignment, &mut following).await;
@@ -267,9 +267,11 @@ async fn open(shared: &Arc<Shared>, map: &ClusterMap, id: PartitionId) {
                 .partitions
                 .set(id, Slot::Running(partition.clone(), stop.clone()));
             let running = stop.clone();
+            let watched = Broken(Arc::clone(shared), id);
             shared.partitions.actors.spawn("partition", async move {
                 actor.run(running.wanted.clone()).await;
                 running.note_end();
+                drop(watched);
             });
             for node in map.nodes().iter().map(|member| member.id) {
                 if node == shared.me() || shared.peers.is_connected(node) {
@@ -284,6 +286,21 @@ async fn open(shared: &Arc<Shared>, map: &ClusterMap, id: PartitionId) {
         }
         Some(Err(error)) => closed(shared, id, &error),
         None => {}
+    }
+}
+
+/// Ends the node where an actor ends by a panic: an invariant is broken, and going on could destroy what was
+/// acknowledged. The other replicas go on.
+struct Broken(Arc<Shared>, PartitionId);
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.end(format!(
+                "partition {} has broken an invariant: this node stops before it does harm; its log says which",
+                self.1
+            ));
+        }
     }
 }
 
@@ -349,13 +366,12 @@ impl Shared {
             let nodes = map.nodes().iter();
             nodes.filter(|member| member.state != NodeState::Removed)
         };
-        self.peers.set_members(staying().map(|member| {
-            super::peers::Contact {
+        self.peers
+            .set_members(staying().map(|member| super::peers::Contact {
                 node: member.id,
                 name: member.name.clone(),
                 address: member.address.clone(),
-            }
-        }));
+            }));
         self.gossip.set_members(
             staying()
                 .map(|member| super::gossip::Contact {
@@ -390,7 +406,9 @@ impl Shared {
             epoch: epoch.0,
         }));
         let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(2);
-        let asked = self.peers.ask(node, &request, bytes::Bytes::new(), deadline);
+        let asked = self
+            .peers
+            .ask(node, &request, bytes::Bytes::new(), deadline);
         if let Err(error) = asked.await {
             tracing::debug!(partition = %id, %node, %error, "a replica that is behind was not told");
         }

@@ -21,9 +21,7 @@ use super::control::ProposeError;
 use super::peers::{Peers, REJOIN, old_copy};
 use super::{Shared, seen};
 use crate::tasks::blocking;
-use crate::wire::proto::{
-    GetMap, Request, SeenOf, SeenPositions, reply::Kind as Answer, request,
-};
+use crate::wire::proto::{GetMap, Request, SeenOf, SeenPositions, reply::Kind as Answer, request};
 
 /// The pause between two attempts while the control plane has no majority.
 const AGAIN: Duration = Duration::from_millis(100);

@@ -85,7 +85,9 @@ async fn now(shared: &Arc<Shared>) -> Seen {
     let running = shared.partitions.running();
     let (engine, me) = (Arc::clone(&shared.engine), shared.me());
     let looked = blocking(move || {
-        let all = running.iter().flat_map(|partition| look(&engine, me, partition));
+        let all = running
+            .iter()
+            .flat_map(|partition| look(&engine, me, partition));
         all.collect()
     });
     looked.await.unwrap_or_default()
@@ -103,13 +105,13 @@ fn look(engine: &Engine, me: NodeId, partition: &Partition) -> Seen {
     let committed = at(progress.committed()).filter(|last| last.epoch == status.epoch);
     let leader = status.leader.filter(|leader| *leader != me);
     let known = leader.zip(committed);
-    known.map(|(leader, last)| ((leader, id), last)).into_iter().collect()
+    known
+        .map(|(leader, last)| ((leader, id), last))
+        .into_iter()
+        .collect()
 }
 
-fn stored(
-    engine: &Engine,
-    node: NodeId,
-) -> Result<BTreeMap<PartitionId, Position>, ReadError> {
+fn stored(engine: &Engine, node: NodeId) -> Result<BTreeMap<PartitionId, Position>, ReadError> {
     let mut seen = BTreeMap::new();
     let partitions = engine.identity().partitions;
     for partition in (0..partitions).map(PartitionId) {

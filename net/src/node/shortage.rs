@@ -26,9 +26,8 @@ pub(super) async fn tell(shared: Arc<Shared>) {
     let mut lives = shared.lives.clone();
     loop {
         lives.mark_unchanged();
-        let short = |partition: &Partition| {
-            partition.leads() && shared.shortage(partition.id).is_some()
-        };
+        let short =
+            |partition: &Partition| partition.leads() && shared.shortage(partition.id).is_some();
         let mut partitions = shared.partitions.running();
         partitions.retain(short);
         for partition in &partitions {

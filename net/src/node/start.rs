@@ -28,8 +28,8 @@ use super::running::Running;
 use super::topics::TopicNames;
 use super::transfer::Transfers;
 use super::{
-    CLIENT_BYTES_MAX, Node, NodeConfig, Shared, connection, keeping_up, registration, seen, shortage,
-    upkeep,
+    CLIENT_BYTES_MAX, Node, NodeConfig, Shared, connection, keeping_up, registration, seen,
+    shortage, upkeep,
 };
 use crate::identity::{Credentials, IdentityError, LiveIdentity, Peer, PeerError, Role};
 use crate::quic::{EndpointError, server_endpoint};
@@ -158,7 +158,7 @@ impl Node {
                 address: address.clone(),
                 boot: engine.boot(),
                 contacts: config.contacts.clone(),
-                tuning: config.gossip.clone(),
+                tuning: config.gossip,
             },
         );
         let lives = gossip.lives();

@@ -382,7 +382,7 @@ impl Cluster {
                     return false;
                 };
                 let whole = |node: &NodeId| {
-                    of(*node).is_some_and(|(_, copy)| copy.last == leader.last && !copy.suspect)
+                    of(*node).is_some_and(|(_, copy)| copy.committed == leader.last && !copy.suspect)
                 };
                 leader.last == leader.committed
                     && partition.learners.is_empty()
@@ -413,9 +413,7 @@ impl Cluster {
             }
             let client = self.client(&[node]).await;
             let described = within(client.describe_topic(topic)).await.unwrap();
-            let hash = within(client.hash_topic(self.id(node), &described, Some(0), Some(records)))
-                .await
-                .unwrap();
+            let hash = within(client.hash_topic(&described, 0, records)).await.unwrap();
             client.close().await;
             assert_eq!((hash.records, hash.damaged), (records, 0), "of n{}", node + 1);
             roots.push(hash.root);
@@ -469,7 +467,7 @@ fn free_addresses(count: usize) -> Vec<SocketAddr> {
 }
 
 /// Copies a directory of which RocksDB may be removing obsolete files: begins anew when one is gone.
-fn copy_dir(from: &Path, to: &Path) {
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
     for _ in 0..100 {
         match try_copy_dir(from, to) {
             Ok(()) => return,

@@ -110,3 +110,46 @@ impl Disk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_truncation_lowers_what_earlier_writes_will_have_made_durable() {
+        let mut disk = Disk::new(&Durable::empty(1));
+        disk.issue(None, false, Index(10));
+        disk.truncate(Index(8));
+        disk.issue(Some(Epoch(3)), false, Index(9));
+        assert_eq!((disk.promising(), disk.promised()), (Epoch(3), Epoch(0)));
+        disk.persisted(1);
+        assert_eq!(disk.durable(), Index(7));
+        disk.truncate(Index(5));
+        assert_eq!(disk.durable(), Index(4));
+        disk.persisted(2);
+        assert_eq!(disk.durable(), Index(4));
+        assert_eq!(disk.promised(), Epoch(3));
+        assert!(disk.is_quiet());
+    }
+
+    #[test]
+    fn suspicion_ends_when_that_is_durable() {
+        let suspect = Durable {
+            suspect: true,
+            ..Durable::empty(1)
+        };
+        let mut disk = Disk::new(&suspect);
+        disk.issue(None, false, Index(0));
+        disk.issue(None, true, Index(0));
+        disk.persisted(1);
+        assert!(disk.suspect() && disk.clearing());
+        disk.persisted(2);
+        assert!(!disk.suspect());
+    }
+
+    #[test]
+    #[should_panic(expected = "ticket 1 was never issued")]
+    fn only_what_was_handed_out_is_confirmed() {
+        Disk::new(&Durable::empty(1)).persisted(1);
+    }
+}

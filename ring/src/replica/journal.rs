@@ -208,3 +208,127 @@ pub(super) fn well_formed<P>(prev: Position, entries: &[Entry<P>], epoch: Epoch)
     }
     last.epoch <= epoch
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::message::Payload;
+    use super::*;
+
+    impl Weigh for u8 {
+        fn bytes(&self) -> usize {
+            usize::from(*self)
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        Append { epochs_on: u64, weight: u8 },
+        Truncate(u64),
+        Forget(u64),
+        Drop(u64),
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            5 => (0..3_u64, 0..9_u8).prop_map(|(epochs_on, weight)| Act::Append { epochs_on: epochs_on / 2, weight }),
+            1 => (1..30_u64).prop_map(Act::Truncate),
+            1 => (1..30_u64).prop_map(Act::Forget),
+            1 => (1..30_u64).prop_map(Act::Drop),
+        ]
+    }
+
+    /// The naive journal: every entry, and how many were let go of.
+    #[derive(Default)]
+    struct Naive {
+        entries: Vec<Entry<u8>>,
+        forgotten: u64,
+    }
+
+    impl Naive {
+        fn at(&self, index: u64) -> Option<Position> {
+            let kept = index >= self.forgotten;
+            let at = usize::try_from(index).ok().filter(|_| kept)?;
+            if at == 0 {
+                return Some(Position::ZERO);
+            }
+            self.entries.get(at - 1).map(Entry::position)
+        }
+
+        fn at_most(&self, limit: Position) -> Position {
+            let positions = (self.forgotten..).map_while(|index| self.at(index));
+            let fits = |p: &Position| p.epoch <= limit.epoch && p.index <= limit.index;
+            let before = self.at(self.forgotten).unwrap();
+            positions.filter(fits).max().unwrap_or(before)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_journal_knows_what_a_naive_one_does(acts in prop::collection::vec(act(), 0..60)) {
+            let mut journal = Journal::new(&Durable::empty(1));
+            let mut naive = Naive::default();
+            for act in acts {
+                let last = journal.last();
+                match act {
+                    Act::Append { epochs_on, weight } => {
+                        let entry = Entry {
+                            epoch: Epoch(last.epoch.0.max(1) + epochs_on),
+                            index: last.index.next(),
+                            payload: Payload::Command(weight),
+                        };
+                        naive.entries.push(entry.clone());
+                        journal.append([entry]);
+                    }
+                    Act::Truncate(from) if from > naive.forgotten && from <= last.index.0 => {
+                        naive.entries.truncate(usize::try_from(from).unwrap() - 1);
+                        journal.truncate(Index(from));
+                    }
+                    Act::Forget(first) if first > naive.forgotten && first <= last.index.0 + 1 => {
+                        naive.forgotten = first - 1;
+                        journal.forget(Index(first));
+                    }
+                    Act::Drop(upto) => journal.drop_recent(Index(upto)),
+                    Act::Truncate(_) | Act::Forget(_) => (),
+                }
+                for index in 0..40 {
+                    let epoch = journal.epoch_at(Index(index));
+                    prop_assert_eq!(epoch, naive.at(index).map(|p| p.epoch), "index {}", index);
+                    for epoch in 0..6 {
+                        let limit = Position { epoch: Epoch(epoch), index: Index(index) };
+                        prop_assert_eq!(journal.at_most(limit), naive.at_most(limit), "{:?}", limit);
+                    }
+                    if let Some(entries) = journal.recent_from(Index(index), 20, 3) {
+                        let from = usize::try_from(index).unwrap() - 1;
+                        prop_assert_eq!(&entries[..], &naive.entries[from..from + entries.len()]);
+                        prop_assert!(entries.len() <= 3);
+                    }
+                }
+                let weight: usize = journal.recent.iter().map(Weigh::bytes).sum();
+                prop_assert_eq!(journal.recent_bytes, weight);
+            }
+        }
+    }
+
+    #[test]
+    fn entries_are_taken_out_in_parts_that_fit_and_one_at_least() {
+        let mut journal = Journal::new(&Durable::empty(1));
+        let entry = |index, weight| Entry {
+            epoch: Epoch(1),
+            index: Index(index),
+            payload: Payload::Command(weight),
+        };
+        journal.append((1..=5).map(|index| entry(index, 10)));
+        let size = entry(1, 10).bytes();
+        let count = |bytes, count| {
+            let entries = journal.recent_from(Index(2), bytes, count);
+            entries.map_or(0, |entries| entries.len())
+        };
+        assert_eq!(count(2 * size, 9), 2);
+        assert_eq!(count(3 * size - 1, 9), 2);
+        assert_eq!(count(0, 9), 1);
+        assert_eq!(count(usize::MAX, 3), 3);
+        assert_eq!(journal.recent_from(Index(6), 100, 9), None);
+    }
+}

@@ -16,17 +16,17 @@ use crate::ids::{Epoch, Index, NodeId};
 pub(super) struct Leader {
     pub(super) epoch: Epoch,
     /// The first entry of the epoch.
-    barrier: Index,
-    nodes: BTreeMap<NodeId, Progress>,
+    pub(super) barrier: Index,
+    pub(super) nodes: BTreeMap<NodeId, Progress>,
     /// Everything up to here was committed before the epoch began, by what the promises said.
     inherited: Index,
     /// Members of sets that answered whole at takeover: they count although they are suspect.
     trusted: BTreeSet<NodeId>,
-    activated: bool,
+    pub(super) activated: bool,
     /// When the end of takeover was last reported.
     reported_ms: Option<u64>,
     /// Since when something waits to be committed.
-    waits_ms: Option<u64>,
+    pub(super) waits_ms: Option<u64>,
 }
 
 /// An `Acked`, taken apart.
@@ -180,29 +180,6 @@ impl Leader {
         progress.on_acked(acked.index, acked.received, acked.commit, now_ms);
         self.report_caught_up(core, from, false, out);
         self.settle(core, now_ms, out);
-    }
-
-    fn report_caught_up<P: Clone + Weigh>(
-        &mut self,
-        core: &Core<P>,
-        node: NodeId,
-        again: bool,
-        out: &mut Vec<Effect<P>>,
-    ) {
-        let is_learner = core
-            .config
-            .as_ref()
-            .is_some_and(|config| config.learners.contains(&node));
-        let Some(progress) = self.nodes.get_mut(&node) else {
-            return;
-        };
-        let close = progress.matched >= self.barrier
-            && progress.keeps_up(core.journal.last().index, core.limits.window_entries);
-        if is_learner && close && !progress.suspect && (again || !progress.caught_up) {
-            progress.caught_up = true;
-            let epoch = self.epoch;
-            out.push(Effect::Report(Report::CaughtUp { epoch, node }));
-        }
     }
 
     /// A node refused a message because of its `prev`.
@@ -384,38 +361,5 @@ impl Leader {
             activated: self.activated,
             now_ms,
         }
-    }
-
-    /// Whether anything waits for time to pass.
-    pub(super) fn wants_tick<P: Clone + Weigh>(&self, core: &Core<P>) -> bool {
-        let mut nodes = self.nodes.iter();
-        !self.activated
-            || self.waits_ms.is_some()
-            || nodes.any(|(node, progress)| progress.is_outstanding(core, *node, true))
-    }
-
-    /// The nodes known to have everything up to `index` durably, among `replicas`.
-    pub(super) fn synced<P: Clone + Weigh>(&self, core: &Core<P>, index: Index) -> Vec<NodeId> {
-        let replicas = core.config.iter().flat_map(|config| &config.replicas);
-        let has = |node: &&NodeId| {
-            if **node == core.me {
-                core.disk.durable() >= index
-            } else {
-                self.nodes
-                    .get(*node)
-                    .is_some_and(|progress| progress.matched >= index)
-            }
-        };
-        replicas.filter(has).copied().collect()
-    }
-
-    /// How many entries each node lacks.
-    pub(super) fn lag<P: Clone + Weigh>(&self, core: &Core<P>) -> Vec<(NodeId, u64)> {
-        let last = core.journal.last().index.0;
-        let lag = |progress: &Progress| last.saturating_sub(progress.matched.0);
-        self.nodes
-            .iter()
-            .map(|(node, progress)| (*node, lag(progress)))
-            .collect()
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! - [`message`](Message), [`config`](Config), [`effect`](Effect), [`limits`](Limits): what crosses the doors
 //! - `journal`, `disk`, `core`: what a replica knows, what of it is durable, and what outlives its roles
-//! - `follower`; `takeover`; `leader` with `progress` (one follower, seen from the leader) and `quorum`
+//! - `turn`: which role an input is for, and from one role to the next
+//! - `follower`; `takeover`; `leader` with `progress` (one follower, seen from the leader), `standing` and `quorum`
 //!
 //! # What always holds
 //!
@@ -43,6 +44,7 @@ mod message;
 mod model;
 mod progress;
 mod quorum;
+mod standing;
 mod takeover;
 mod turn;
 

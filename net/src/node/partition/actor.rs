@@ -179,7 +179,11 @@ impl<D: Doors> Actor<D> {
             Ask::Append(append) => self.append(append),
             Ask::Change { change, done } => self.change(change, done),
             Ask::Configure(config) => self.configure(config),
-            Ask::Received { from, message, admitted } => {
+            Ask::Received {
+                from,
+                message,
+                admitted,
+            } => {
                 // What was decided before comes before what the message changes.
                 self.propose();
                 self.admitting = Some(admitted);
@@ -200,7 +204,12 @@ impl<D: Doors> Actor<D> {
         self.carry_out();
     }
 
-    fn take_read(&mut self, to: NodeId, epoch: Epoch, entries: Result<Vec<JournalEntry>, ReadError>) {
+    fn take_read(
+        &mut self,
+        to: NodeId,
+        epoch: Epoch,
+        entries: Result<Vec<JournalEntry>, ReadError>,
+    ) {
         let input = match entries {
             Ok(entries) => Input::Read {
                 to,
@@ -276,19 +285,35 @@ impl<D: Doors> Actor<D> {
 
     fn perform(&mut self, effect: Effect<Payload>) {
         match effect {
-            Effect::Persist { ticket, promise, suspect, truncate, entries } => {
-                self.persist(ticket, Persist {
-                    partition: self.id,
-                    promise,
-                    suspect,
-                    truncate,
-                    entries: entries.iter().map(journal_entry).collect(),
-                });
+            Effect::Persist {
+                ticket,
+                promise,
+                suspect,
+                truncate,
+                entries,
+            } => {
+                self.persist(
+                    ticket,
+                    Persist {
+                        partition: self.id,
+                        promise,
+                        suspect,
+                        truncate,
+                        entries: entries.iter().map(journal_entry).collect(),
+                    },
+                );
             }
             Effect::Send { to, message, lane } => self.doors.send(to, self.id, message, lane),
-            Effect::Read { to, epoch, from, bytes } => self.doors.read(self.id, to, epoch, from, bytes),
+            Effect::Read {
+                to,
+                epoch,
+                from,
+                bytes,
+            } => self.doors.read(self.id, to, epoch, from, bytes),
             Effect::Commit(upto) => self.commit(upto),
-            Effect::Truncated(from) => tracing::info!(partition = %self.id, %from, "cut off entries that were never committed"),
+            Effect::Truncated(from) => {
+                tracing::info!(partition = %self.id, %from, "cut off entries that were never committed")
+            }
             Effect::Role(role) => self.change_role(role),
             Effect::Report(report) => self.doors.report(self.id, report),
             Effect::Behind { node } => self.doors.rebuild(self.id, self.replica.epoch(), node),
@@ -309,6 +334,10 @@ impl<D: Doors> Actor<D> {
 
     /// Lets the ledger know what the journal becomes; the leader's own decisions it knows already.
     fn follow(&mut self, persist: &Persist) -> Result<(), ReadError> {
+        if self.failed.is_some() {
+            // It cannot be told what it missed; the journal goes on without it.
+            return Ok(());
+        }
         if let Some(from) = persist.truncate {
             self.ledger.truncate(from);
             self.known = self.known.min(Index(from.0 - 1));
@@ -325,14 +354,17 @@ impl<D: Doors> Actor<D> {
 
     fn commit(&mut self, upto: Index) {
         let completions = Arc::clone(&self.completions);
-        self.engine
-            .submit_commit(self.id, upto, move |result| completions.applied(upto, result));
+        self.engine.submit_commit(self.id, upto, move |result| {
+            completions.applied(upto, result)
+        });
     }
 
     /// Everything up to here is applied.
     fn settle(&mut self, upto: Index) {
         self.applied = upto;
-        self.ledger.settle(upto);
+        if self.failed.is_none() {
+            self.ledger.settle(upto);
+        }
         self.step(Input::Applied(upto));
         self.answer(upto);
         if self.ledger.checkpoint_due() {
@@ -360,6 +392,16 @@ impl<D: Doors> Actor<D> {
 
     fn change_role(&mut self, role: Role) {
         match role {
+            Role::Leading(epoch) if self.failed.is_some() => {
+                // Another replica can decide.
+                let why = replica::ResignCause::NoMajority;
+                let report = Report::Resign {
+                    epoch,
+                    to: None,
+                    why,
+                };
+                self.doors.report(self.id, report);
+            }
             Role::Leading(_) => self.ledger.lead(),
             Role::Follower { .. } | Role::TakingOver(_) => self.lose_waiting(),
         }
@@ -375,7 +417,7 @@ impl<D: Doors> Actor<D> {
 
     /// Whoever waits learns that the outcome is open.
     fn lose_waiting(&mut self) {
-        self.pending.lose(self.replica.leader());
+        self.pending.lose();
     }
 
     /// The partition cannot go on here; what the disk has stays as it is.
@@ -384,7 +426,8 @@ impl<D: Doors> Actor<D> {
             let cause = error.to_string();
             tracing::error!(partition = %self.id, cause, "a partition cannot go on");
             self.failed = Some(cause.clone());
-            self.status.send_modify(|status| status.failed = Some(cause));
+            self.status
+                .send_modify(|status| status.failed = Some(cause));
         }
     }
 

@@ -67,12 +67,28 @@ pub(in crate::node) struct Appended {
 /// A change of a topic other than an append.
 #[derive(Clone, Debug)]
 pub(in crate::node) enum Change {
-    Create { name: TopicName, config: TopicConfig },
-    Delete { topic: TopicKey },
-    Trim { topic: TopicKey, first: Offset },
-    CommitCursor { topic: TopicKey, name: CursorName, next: Offset },
+    Create {
+        name: TopicName,
+        config: TopicConfig,
+    },
+    Delete {
+        topic: TopicKey,
+    },
+    Trim {
+        topic: TopicKey,
+        first: Offset,
+    },
+    CommitCursor {
+        topic: TopicKey,
+        name: CursorName,
+        next: Offset,
+    },
     /// Forget a producer that has appended nothing since.
-    Expire { topic: TopicKey, producer: ProducerId, before_ms: u64 },
+    Expire {
+        topic: TopicKey,
+        producer: ProducerId,
+        before_ms: u64,
+    },
 }
 
 /// What became of a change.
@@ -88,9 +104,9 @@ pub(in crate::node) enum Changed {
 #[derive(Clone, Debug)]
 pub(in crate::node) enum Refusal<E> {
     /// Not done here, and not known whether an earlier attempt was: ask the leader.
-    NotLeading { leader: Option<NodeId> },
+    NotLeading,
     /// Taken up, then leadership was lost: it may have been done. A retry with the same sequence is safe.
-    Unknown { leader: Option<NodeId> },
+    Unknown,
     /// Decided: no.
     Decided(E),
     /// The partition cannot go on here.

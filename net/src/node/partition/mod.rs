@@ -14,8 +14,8 @@ mod completions;
 mod pending;
 mod propose;
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mesh_ring::ids::{Epoch, Index, NodeId, PartitionId};
 use mesh_ring::replica::Role;
@@ -74,7 +74,9 @@ impl Progress {
 
     fn note_lag(&self, lag: Vec<(NodeId, u64)>) {
         let last = self.last().0;
-        let others = lag.into_iter().map(|(node, lacks)| (node, Index(last.saturating_sub(lacks)), lacks));
+        let others = lag
+            .into_iter()
+            .map(|(node, lacks)| (node, Index(last.saturating_sub(lacks)), lacks));
         *self.others.lock().unwrap_or_else(PoisonError::into_inner) = others.collect();
     }
 
@@ -89,7 +91,10 @@ impl Progress {
     /// Entries that each other replica lacks.
     pub(super) fn lag(&self) -> Vec<(NodeId, u64)> {
         let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        others.iter().map(|(node, _, lacks)| (*node, *lacks)).collect()
+        others
+            .iter()
+            .map(|(node, _, lacks)| (*node, *lacks))
+            .collect()
     }
 
     /// What each other replica has acknowledged, where that is anything.
@@ -113,11 +118,6 @@ impl Partition {
 
     pub(super) fn status(&self) -> Status {
         self.status.borrow().clone()
-    }
-
-    /// Follows the status.
-    pub(super) fn watch(&self) -> watch::Receiver<Status> {
-        self.status.clone()
     }
 
     /// Resolves when the actor has ended: the partition is no longer kept here, or the node stops.

@@ -10,7 +10,7 @@ pub(super) enum Fate {
     /// Committed and applied; these replicas have it on their disks.
     Settled(Vec<NodeId>),
     /// Leadership was lost before: it may be committed or not.
-    Lost { leader: Option<NodeId> },
+    Lost,
 }
 
 /// An answer that waits.
@@ -38,9 +38,9 @@ impl Pending {
     }
 
     /// Everyone: leadership is lost.
-    pub(super) fn lose(&mut self, leader: Option<NodeId>) {
+    pub(super) fn lose(&mut self) {
         for waiting in std::mem::take(&mut self.waiting).into_values().flatten() {
-            waiting(Fate::Lost { leader });
+            waiting(Fate::Lost);
         }
     }
 }
@@ -66,17 +66,12 @@ mod tests {
         for waiting in pending.due(Index(5)).into_values().flatten() {
             waiting(Fate::Settled(vec![]));
         }
-        pending.lose(None);
-        pending.lose(None);
+        pending.lose();
+        pending.lose();
         let settled = |name| (name, Fate::Settled(vec![]));
         assert_eq!(
             *said.lock().unwrap(),
-            [
-                settled('a'),
-                settled('b'),
-                settled('c'),
-                ('d', Fate::Lost { leader: None })
-            ]
+            [settled('a'), settled('b'), settled('c'), ('d', Fate::Lost)]
         );
     }
 }

@@ -33,9 +33,7 @@ impl<D: Doors> Actor<D> {
             return Some(Refusal::Failed(cause.clone()));
         }
         let leads = matches!(self.replica.role(), Role::Leading(_));
-        (!leads).then(|| Refusal::NotLeading {
-            leader: self.replica.leader(),
-        })
+        (!leads).then(|| Refusal::NotLeading)
     }
 
     pub(super) fn append(&mut self, ask: AppendAsk) {
@@ -77,10 +75,7 @@ impl<D: Doors> Actor<D> {
             Ok(Decision::Refuse { refusal, after }) => {
                 let error = of_append(refusal, shortage);
                 let done = ask.done;
-                self.wait(
-                    after,
-                    refused(error, done),
-                );
+                self.wait(after, refused(error, done));
             }
         }
     }
@@ -163,11 +158,7 @@ impl<D: Doors> Actor<D> {
     }
 }
 
-fn appended(
-    answer: mesh_ring::ledger::Appended,
-    epoch: Epoch,
-    done: AppendDone,
-) -> Waiting {
+fn appended(answer: mesh_ring::ledger::Appended, epoch: Epoch, done: AppendDone) -> Waiting {
     Box::new(move |fate| {
         done(match fate {
             Fate::Settled(synced) => Ok(Appended {
@@ -177,7 +168,7 @@ fn appended(
                 duplicate: answer.duplicate,
                 synced,
             }),
-            Fate::Lost { leader } => Err(Refusal::Unknown { leader }),
+            Fate::Lost => Err(Refusal::Unknown),
         });
     })
 }
@@ -186,7 +177,7 @@ fn refused(error: AppendError, done: AppendDone) -> Waiting {
     Box::new(move |fate| {
         done(Err(match fate {
             Fate::Settled(_) => Refusal::Decided(error),
-            Fate::Lost { leader } => Refusal::Unknown { leader },
+            Fate::Lost => Refusal::Unknown,
         }));
     })
 }
@@ -194,7 +185,7 @@ fn refused(error: AppendError, done: AppendDone) -> Waiting {
 fn changed(answer: Result<Changed, TopicError>, done: ChangeDone) -> Waiting {
     Box::new(move |fate| {
         let _ = done.send(match (fate, answer) {
-            (Fate::Lost { leader }, _) => Err(Refusal::Unknown { leader }),
+            (Fate::Lost, _) => Err(Refusal::Unknown),
             (Fate::Settled(_), answer) => answer.map_err(Refusal::Decided),
         });
     })

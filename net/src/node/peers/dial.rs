@@ -308,7 +308,9 @@ async fn greet(
     if expected.node.is_some_and(|expected| expected != node) {
         return Err(Unfit::Wrong(format!("{} has the id {node}", holder.name)));
     }
-    let refusal = shared.starts.refusal(node, &holder.name, is.boot, &is.token);
+    let refusal = shared
+        .starts
+        .refusal(node, &holder.name, is.boot, &is.token);
     if let Some(refusal) = refusal {
         return Err(Unfit::Wrong(refusal));
     }

@@ -35,7 +35,13 @@ impl Starts {
     }
 
     /// Why the node may not take part with this start of it, in words for its owner.
-    pub(super) fn refusal(&self, node: NodeId, name: &str, boot: u32, token: &[u8]) -> Option<String> {
+    pub(super) fn refusal(
+        &self,
+        node: NodeId,
+        name: &str,
+        boot: u32,
+        token: &[u8],
+    ) -> Option<String> {
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
         let map = map.as_ref()?;
         if map.is_removed(node) {
@@ -88,6 +94,9 @@ mod tests {
             assert_eq!(refusal.is_some(), refused, "{boot}");
         }
         let words = old_copy("n1", KNOWN, 4, &[]).unwrap_or_default();
-        assert!(words.contains("meshctl node new") && words.contains("opening 5"), "{words}");
+        assert!(
+            words.contains("meshctl node new") && words.contains("opening 5"),
+            "{words}"
+        );
     }
 }

@@ -44,7 +44,9 @@ pub(super) async fn put(
     };
     homes.enough_live(shared, need)?;
     if !homes.holds(shared.me()) {
-        return shared.pass_to_home(caller, &homes, Kind::Put(put), body).await;
+        return shared
+            .pass_to_home(caller, &homes, Kind::Put(put), body)
+            .await;
     }
     // The body shares its memory with the stream's; a value that waits for the disk should not keep that.
     let value = (!put.delete).then(|| Bytes::copy_from_slice(&body));
@@ -216,8 +218,6 @@ fn values(binding: &Binding, now: u64) -> Answers {
         })
         .collect()
 }
-
-/// A page of names that fits a frame; `more` where the listing goes on.
 
 /// A context that this cluster gave out: one that names nodes it does not have would hide their later writes.
 fn context_of(shared: &Shared, token: Option<&[u8]>) -> Result<Option<VersionVector>, Error> {

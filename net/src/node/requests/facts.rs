@@ -9,8 +9,8 @@ use mesh_ring::map::{ClusterMap, NodeState};
 use prost::Message;
 
 use super::{Answers, on_disk, plain};
-use crate::node::{Shared, reply};
 use crate::node::partition::{Partition, PartitionRole};
+use crate::node::{Shared, reply};
 use crate::wire::proto::{
     self, Error, Info, MapIs, MapNode, MapPartition, MapTarget, NodeStatusIs, PartitionStatus,
     ReplicaLag, Storage, reply::Kind as Answer,
@@ -95,11 +95,14 @@ pub(super) async fn status(shared: &Arc<Shared>) -> Result<Answers, Error> {
 
 fn partition_status(shared: &Shared, partition: &Partition, bytes: u64) -> PartitionStatus {
     let (status, progress) = (partition.status(), partition.progress());
-    let lag = progress.lag().into_iter().map(|(node, entries)| ReplicaLag {
-        node: Bytes::copy_from_slice(&node.0),
-        entries,
-        connected: shared.peers.is_connected(node),
-    });
+    let lag = progress
+        .lag()
+        .into_iter()
+        .map(|(node, entries)| ReplicaLag {
+            node: Bytes::copy_from_slice(&node.0),
+            entries,
+            connected: shared.peers.is_connected(node),
+        });
     PartitionStatus {
         partition: partition.id.0.into(),
         epoch: status.epoch.0,

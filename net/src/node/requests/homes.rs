@@ -155,9 +155,8 @@ impl Homes {
                     .peers
                     .ask(node, &forwarded(kind), body, deadline)
                     .await;
-                let answer = answer.map_err(|error| {
-                    reply::error(ErrorCode::Unavailable, error.to_string())
-                });
+                let answer =
+                    answer.map_err(|error| reply::error(ErrorCode::Unavailable, error.to_string()));
                 // Nobody listens once enough have answered.
                 let _ = sender.send((node, answer)).await;
             });

@@ -16,9 +16,7 @@ use crate::identity::{Access, Scope};
 use crate::node::coordinator::Place;
 use crate::node::partition::{Change, Changed, Partition, Refusal};
 use crate::node::{Shared, reply};
-use crate::wire::proto::{
-    self, Done, Error, Trimmed, reply::Kind as Answer, request::Kind,
-};
+use crate::wire::proto::{self, Done, Error, Trimmed, reply::Kind as Answer, request::Kind};
 
 /// How long a digest waits for the node's own copy to have been committed so far.
 const HASH_WAIT: Duration = Duration::from_secs(5);
@@ -72,11 +70,10 @@ pub(super) async fn delete(
     delete: proto::DeleteTopic,
 ) -> Result<Answers, Error> {
     let name = topic_name(&caller.peer, Access::Write, &delete.name)?;
-    let partition =
-        match place(shared, caller, &name, Kind::DeleteTopic(delete), false).await? {
-            Place::Here(partition) => partition,
-            Place::Done(answers) => return Ok(answers),
-        };
+    let partition = match place(shared, caller, &name, Kind::DeleteTopic(delete), false).await? {
+        Place::Here(partition) => partition,
+        Place::Done(answers) => return Ok(answers),
+    };
     let topic = find(shared, &name).await?.key;
     changed(shared, &partition, Change::Delete { topic }).await?;
     shared.names.forget(name.as_str());
@@ -109,11 +106,10 @@ pub(super) async fn commit_cursor(
     let topic = topic_name(&caller.peer, Access::Read, &commit.topic)?;
     let name = CursorName::new(&commit.name).map_err(reply::invalid)?;
     let next = commit.next;
-    let partition =
-        match place(shared, caller, &topic, Kind::CommitCursor(commit), true).await? {
-            Place::Here(partition) => partition,
-            Place::Done(answers) => return Ok(answers),
-        };
+    let partition = match place(shared, caller, &topic, Kind::CommitCursor(commit), true).await? {
+        Place::Here(partition) => partition,
+        Place::Done(answers) => return Ok(answers),
+    };
     let topic = find(shared, &topic).await?.key;
     let change = Change::CommitCursor { topic, name, next };
     changed(shared, &partition, change).await?;

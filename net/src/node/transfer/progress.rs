@@ -189,7 +189,11 @@ mod tests {
         listed.note(10, 10, 100);
         let status = transfers.status();
         assert_eq!(
-            (status[0].partition, status[0].bytes_done, status[0].bytes_total),
+            (
+                status[0].partition,
+                status[0].bytes_done,
+                status[0].bytes_total
+            ),
             (3, 10, 100)
         );
         assert_eq!(status[0].state, "copying");

@@ -8,9 +8,7 @@ use mesh_ring::ids::{Epoch, PartitionId};
 use super::desk::Desk;
 use crate::node::connection::Stream;
 use crate::node::{Shared, reply};
-use crate::wire::proto::{
-    self, Error, PartitionPart, Reply, reply::Kind as Answer,
-};
+use crate::wire::proto::{self, Error, PartitionPart, Reply, reply::Kind as Answer};
 
 /// Serves a copy until it is whole, the taker is gone, or this node no longer leads the partition.
 pub(in crate::node) async fn serve(
@@ -58,7 +56,10 @@ async fn give(
         Some(desk) => (desk, pull.after.to_vec()),
         None => {
             let opened = Desk::open(shared, id, taker).await;
-            (opened.map_err(|error| Some(reply::of_read(&error)))?, Vec::new())
+            (
+                opened.map_err(|error| Some(reply::of_read(&error)))?,
+                Vec::new(),
+            )
         }
     };
     let total = shared.size_of(id).await;

@@ -2,13 +2,14 @@
 //!
 //! - `store`, `machine`: a node whose crash loses what was not synced
 //! - `network`: messages lost, doubled and overtaken
-//! - `world`: all of it together, the cluster map, and what an observer of everything remembers
+//! - `world`: all of it together, and the cluster map; `observer`: what must never be seen of it
 //! - `exhaustive`: that nothing forbidden can happen; `broken`: that each rule left out is noticed; `random`: long runs
 
 mod broken;
 mod exhaustive;
 mod machine;
 mod network;
+mod observer;
 mod random;
 mod store;
 mod world;
@@ -16,8 +17,9 @@ mod world;
 use stateright::{Model, Property};
 
 use self::machine::timeless;
+use self::observer::Broken;
 use self::store::{Batch, Store};
-use self::world::{Action, Broken, Rules, World};
+use self::world::{Action, Rules, World};
 use super::Limits;
 
 /// What shows that a run is not over before anything happens.
