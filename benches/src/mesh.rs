@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// Lines of a log that are shown when something went wrong.
+const LAST_LINES: usize = 12;
+
 /// The nodes' folders, and the nodes that run. Dropping it kills them.
 pub struct Mesh {
     program: PathBuf,
@@ -69,8 +72,10 @@ impl Mesh {
     /// # Errors
     /// It ended instead; the end of its log says why.
     pub fn serve(&mut self, name: &str) -> Result<()> {
-        let log = self.dir.join(format!("{name}.log"));
-        let stderr = OpenOptions::new().create(true).append(true).open(&log)?;
+        let stderr = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log(name))?;
         let mut command = Command::new(&self.program);
         command.arg("serve").arg(self.folder(name)).args([
             "--until-stdin-closes",
@@ -79,13 +84,9 @@ impl Mesh {
         ]);
         command.stderr(stderr);
         let mut child = Child::spawn(command)?;
-        let ready = child.line().map_err(|error| {
-            let log = fs::read_to_string(&log).unwrap_or_default();
-            format!(
-                "{name}: {error}: {}",
-                log.lines().last().unwrap_or("it says nothing")
-            )
-        })?;
+        let ready = child
+            .line()
+            .map_err(|error| format!("{name}: {error}: {}", self.log_end(name)))?;
         if !ready.starts_with("ready ") {
             return Err(
                 format!("{name} says something else than that it is ready: {ready}").into(),
@@ -191,7 +192,29 @@ impl Mesh {
             }
             std::thread::sleep(LOOK_EVERY);
         }
-        Err(format!("the cluster is not whole after {PATIENCE:?}: {last}").into())
+        Err(format!(
+            "the cluster is not whole after {PATIENCE:?}: {last}\n{}",
+            self.last_words()
+        )
+        .into())
+    }
+
+    /// What each node logged last: a warning or worse.
+    fn last_words(&self) -> String {
+        let nodes = (1..).map(|number| format!("n{number}"));
+        let nodes = nodes.take_while(|name| self.folder(name).exists());
+        let ends = nodes.map(|name| format!("{name}: {}", self.log_end(&name)));
+        ends.collect::<Vec<_>>().join("\n")
+    }
+
+    fn log_end(&self, name: &str) -> String {
+        let log = fs::read_to_string(self.log(name)).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.log"))
     }
 
     fn is_whole(&self, status: &Value) -> bool {

@@ -150,7 +150,7 @@ fn positions_and_sizes_are_those_of_what_is_held() {
     let bench = Bench::new();
     let engine = bench.open_engine();
     assert_eq!(engine.partition_sizes().len(), 0);
-    let (mut scribe, mut end) = begun(&engine, "t");
+    let (scribe, mut end) = begun(&engine, "t");
     let partition = scribe.partition;
     let at = |epoch, index| {
         Some(Position {

@@ -89,7 +89,7 @@ pub(super) fn run(run: &Run<'_>) -> Result<Findings> {
         loopback,
         stored,
     };
-    findings(&report, &latencies.0, &latencies.1)
+    findings(&report, &latencies.0, &latencies.1, run.is_quick())
 }
 
 /// What the move came to.
@@ -103,8 +103,14 @@ struct Report {
     stored: u64,
 }
 
-fn findings(report: &Report, before: &[f64], during: &[f64]) -> Result<Findings> {
+fn findings(report: &Report, before: &[f64], during: &[f64], quick: bool) -> Result<Findings> {
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    if !quick && report.moved.bytes < report.moved.copies * report.copy / 2 {
+        return Err(
+            "the transfers were over before they were looked at: nothing is known of their bytes"
+                .into(),
+        );
+    }
     let (moved, least) = (report.moved.bytes, report.least_copies * report.copy);
     let mut findings = Findings::default();
     findings.notes.push(format!(

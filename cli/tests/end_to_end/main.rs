@@ -10,7 +10,6 @@ mod cluster;
 mod crash;
 mod demo;
 mod disk_full;
-mod disks;
 mod failover;
 mod faults;
 mod help;

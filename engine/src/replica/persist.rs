@@ -162,6 +162,7 @@ impl Engine {
             committed,
             in_bulk,
         };
+        journal.unrecorded_bytes += payload;
         let record = journal.record_to_write(has_rows || !changes.is_empty());
         slot.bulk += u32::from(in_bulk);
         Ok(PersistOp {

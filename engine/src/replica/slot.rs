@@ -15,8 +15,11 @@ use super::visible::{End, Visible};
 use crate::error::ReadError;
 use crate::store::Store;
 
-/// Entries that may be committed without the stored record saying so: a start asks the log about their batches.
-const UNRECORDED_MAX: u64 = 256;
+/// Entries that may be committed without the stored record saying so.
+const UNRECORDED_ENTRIES_MAX: u64 = 256;
+
+/// Bytes of batches that may be written without the record: a start reads them.
+const UNRECORDED_BYTES_MAX: usize = 1 << 20;
 
 /// Every partition of the store. One that was never used costs nothing.
 pub(crate) struct Slots {
@@ -46,6 +49,8 @@ pub(crate) struct Journal {
     pub(crate) durable: Index,
     /// How far the stored record says that the journal is committed.
     pub(crate) recorded: Index,
+    /// Bytes of batches that were submitted since.
+    pub(crate) unrecorded_bytes: usize,
     /// The last entry that is known to be committed and is applied: what readers are shown.
     pub(crate) shown: Index,
     /// Commits on their way through the writer: later ones come after them.
@@ -183,6 +188,7 @@ impl Journal {
             last,
             durable: last.index,
             recorded: record.commit,
+            unrecorded_bytes: 0,
             shown: record.commit,
             commits: 0,
             removals: 0,
@@ -275,10 +281,13 @@ impl Journal {
     /// The record, to be written with what changes: always if more than how far the journal is committed has changed
     /// (`must`), and every so often otherwise.
     pub(crate) fn record_to_write(&mut self, must: bool) -> Option<[u8; RECORD_BYTES]> {
-        if !must && self.record.commit.0 - self.recorded.0 < UNRECORDED_MAX {
+        let is_recent = self.record.commit.0 - self.recorded.0 < UNRECORDED_ENTRIES_MAX
+            && self.unrecorded_bytes < UNRECORDED_BYTES_MAX;
+        if !must && is_recent {
             return None;
         }
         self.recorded = self.record.commit;
+        self.unrecorded_bytes = 0;
         Some(self.record.encode())
     }
 

@@ -123,7 +123,8 @@ impl From<proto::Error> for ClientError {
             | ErrorCode::NotLeader
             | ErrorCode::NotReplica
             | ErrorCode::Unavailable
-            | ErrorCode::WrongNode => Self::Unavailable(message),
+            | ErrorCode::WrongNode
+            | ErrorCode::OutcomeUnknown => Self::Unavailable(message),
             ErrorCode::Unspecified
             | ErrorCode::NodeRefused
             | ErrorCode::Malformed

@@ -276,6 +276,9 @@ impl Question<'_> {
             Ok(Outcome::Answered(answer)) => Ok(Ok(answer)),
             Ok(Outcome::Refused(error)) => {
                 let code = error.code();
+                if code == ErrorCode::OutcomeUnknown {
+                    return Err(Again::Unknown(error.into()));
+                }
                 let passes = self
                     .request
                     .kind

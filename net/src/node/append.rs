@@ -362,7 +362,9 @@ impl Intake<'_> {
         name: &TopicName,
         create: bool,
     ) -> Result<TopicKey, Error> {
-        if let Some(topic) = self.shared.names.get(name.as_str()) {
+        // Before the name is looked up: what another leader does to it counts from its epoch on.
+        let epoch = partition.epoch();
+        if let Some(topic) = self.shared.names.get(name.as_str(), epoch) {
             return Ok(topic);
         }
         let found = match find(self.shared, name).await {
@@ -371,7 +373,7 @@ impl Intake<'_> {
             }
             found => found?.key,
         };
-        self.shared.names.insert(name.as_str(), found);
+        self.shared.names.insert(name.as_str(), found, epoch);
         Ok(found)
     }
 
@@ -420,6 +422,7 @@ fn answer(
             match refusal {
                 Refusal::Decided(error) => reply::of_append(&error),
                 Refusal::NotLeading => shared.not_leader(topic.partition),
+                Refusal::TooFew => shared.leaderless(topic.partition),
                 Refusal::Unknown => shared.uncommitted(topic.partition),
                 Refusal::Failed(cause) => reply::partition_failed(topic.partition, &cause),
             },

@@ -209,10 +209,9 @@ impl Shared {
         change: Change,
     ) -> Result<Changed, Refusal<TopicError>> {
         if self.shortage(partition.id).is_some() {
-            return Err(Refusal::Unknown);
+            return Err(Refusal::TooFew);
         }
         let (done, answer) = oneshot::channel();
-        let unknown = || Refusal::Unknown;
         partition
             .send(Ask::Change { change, done })
             .await
@@ -220,7 +219,7 @@ impl Shared {
         let wait = tokio::time::timeout(COMMIT_WAIT, answer);
         match wait.await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) | Err(_) => Err(unknown()),
+            Ok(Err(_)) | Err(_) => Err(Refusal::Unknown),
         }
     }
 
@@ -229,12 +228,13 @@ impl Shared {
         match refusal {
             Refusal::Decided(error) => reply::of_topic(&error),
             Refusal::NotLeading => self.not_leader(id),
-            Refusal::Unknown => self.uncommitted(id),
+            Refusal::TooFew => self.leaderless(id),
+            Refusal::Unknown => maybe_done(),
             Refusal::Failed(cause) => reply::partition_failed(id, &cause),
         }
     }
 
-    /// What was taken up and is not committed.
+    /// An append that was taken up and is not committed; its retry does no harm.
     pub(super) fn uncommitted(&self, id: PartitionId) -> Error {
         self.shortage(id).unwrap_or_else(maybe_done)
     }
@@ -337,7 +337,7 @@ pub(super) fn forwarded(kind: request::Kind) -> Request {
 
 fn maybe_done() -> Error {
     reply::error(
-        ErrorCode::Unavailable,
+        ErrorCode::OutcomeUnknown,
         "the leader changed while this was under way: it may have been done; look, or try again",
     )
 }

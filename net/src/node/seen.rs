@@ -72,8 +72,9 @@ pub(super) async fn of(
     let engine = Arc::clone(&shared.engine);
     let rows = blocking(move || stored(&engine, node)).await;
     let mut seen = rows.unwrap_or_else(|| Ok(BTreeMap::new()))?;
-    for ((_, partition), position) in now(shared).await.range((node, PartitionId(0))..) {
-        // The rest is of other nodes, or of this one.
+    let now = now(shared).await;
+    let of_node = (node, PartitionId(0))..=(node, PartitionId(u16::MAX));
+    for ((_, partition), position) in now.range(of_node) {
         let known = seen.entry(*partition).or_default();
         *known = position.max(known).to_owned();
     }

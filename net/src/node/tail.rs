@@ -31,6 +31,12 @@ use crate::wire::proto::{
 /// How long a tail that begins waits for this copy to have what the leader has.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
 
+/// How long a tail goes on that waits at a node without the leader. Its client tries others, and comes back if there is none.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(5);
+
+/// How soon a tail that waits looks for its leader where nothing told it to.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
 /// A tail that may begin.
 struct Tail {
     topic: TopicKey,
@@ -231,8 +237,31 @@ async fn wait(
     tokio::select! {
         () = watch.changed() => Ok(()),
         () = partition.ended() => Err(Cut::Refused(shared.not_replica(partition.id))),
+        () = cut_off(shared, partition.id) => Err(Cut::Refused(shared.behind(partition.id))),
         () = shared.tasks.stopping() => Err(Cut::Refused(reply::stopping())),
         () = writer.delivered() => Err(Cut::Lost),
+    }
+}
+
+/// Resolves when this node has not heard of the partition's leader for so long that another node may well know more.
+async fn cut_off(shared: &Shared, id: PartitionId) {
+    let is_lost = || {
+        let map = shared.map();
+        let leader = map.assignment(id).map(|assignment| assignment.leader);
+        leader.is_some_and(|leader| !shared.is_alive(leader))
+    };
+    let mut lives = shared.lives.clone();
+    loop {
+        if is_lost() {
+            tokio::time::sleep(CUT_OFF_AFTER).await;
+            if is_lost() {
+                return;
+            }
+        }
+        tokio::select! {
+            Ok(()) = lives.changed() => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
     }
 }
 

@@ -3,33 +3,33 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
-use mesh_ring::ids::TopicKey;
+use mesh_ring::ids::{Epoch, TopicKey};
 
 /// Most names that are remembered; beyond it all are forgotten and looked up again.
 const NAMES_MAX: usize = 65_536;
 
-/// Names that were looked up. A name that is wrong here costs one refused append: a deleted topic's key is never
-/// another topic's.
+/// Names that were looked up, each in an epoch: in another one somebody else may have made the topic anew. A name that is
+/// wrong here costs one refused append: a deleted topic's key is never another topic's.
 #[derive(Debug, Default)]
 pub(super) struct TopicNames {
-    names: RwLock<HashMap<String, TopicKey>>,
+    names: RwLock<HashMap<String, (TopicKey, Epoch)>>,
 }
 
 impl TopicNames {
-    pub(super) fn get(&self, name: &str) -> Option<TopicKey> {
-        self.names
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-            .copied()
+    /// What was looked up in this epoch.
+    pub(super) fn get(&self, name: &str, epoch: Epoch) -> Option<TopicKey> {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let (topic, of) = names.get(name)?;
+        (*of == epoch).then_some(*topic)
     }
 
-    pub(super) fn insert(&self, name: &str, topic: TopicKey) {
+    /// Remembers what was looked up while this node led in `epoch`.
+    pub(super) fn insert(&self, name: &str, topic: TopicKey, epoch: Epoch) {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         if names.len() >= NAMES_MAX {
             names.clear();
         }
-        names.insert(name.to_owned(), topic);
+        names.insert(name.to_owned(), (topic, epoch));
     }
 
     pub(super) fn forget(&self, name: &str) {
@@ -37,5 +37,28 @@ impl TopicNames {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_ring::ids::{PartitionId, TopicId};
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_forgotten_with_its_epoch() {
+        let topic = |id| TopicKey {
+            partition: PartitionId(1),
+            id: TopicId(id),
+        };
+        let names = TopicNames::default();
+        names.insert("t", topic(5), Epoch(3));
+        assert_eq!(names.get("t", Epoch(3)), Some(topic(5)));
+        assert_eq!(names.get("t", Epoch(7)), None);
+        names.insert("t", topic(9), Epoch(7));
+        assert_eq!(names.get("t", Epoch(7)), Some(topic(9)));
+        names.forget("t");
+        assert_eq!(names.get("t", Epoch(7)), None);
     }
 }

@@ -1,12 +1,40 @@
 //! Too few nodes: of three, of two, of one.
 
-use mesh_net::client::{ClientError, ProducerOptions};
+use mesh_net::{
+    client::{ClientError, ProducerOptions},
+    wire::{
+        frame::{FrameReader, FrameWriter},
+        proto::{self, Request, TailFrame, request, tail_frame},
+    },
+};
+use quinn::Connection;
 
 use crate::{
     cluster::Cluster,
     load::{Load, check},
     support::{read_all, record, texts, within},
 };
+
+/// What ends a tail that follows on this connection.
+async fn end_of_tail(connection: Connection, topic: String) -> proto::Error {
+    let (send, receive) = connection.open_bi().await.unwrap();
+    let (mut writer, mut reader) = (FrameWriter::new(send), FrameReader::new(receive));
+    let open = proto::TailOpen {
+        topic,
+        follow: true,
+        ..proto::TailOpen::default()
+    };
+    let request = Request::new(request::Kind::Tail(open));
+    writer.header(&request).await.unwrap();
+    loop {
+        let (frame, _) = within(reader.frame::<TailFrame>()).await.unwrap().unwrap();
+        match frame.kind.unwrap() {
+            tail_frame::Kind::Error(error) => return error,
+            tail_frame::Kind::Started(started) => assert!(started.leaderless),
+            _ => {}
+        }
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_three_says_what_it_lacks_and_recovers_by_itself() {
@@ -38,6 +66,10 @@ async fn one_of_three_says_what_it_lacks_and_recovers_by_itself() {
         let all = texts(&read_all(&hasty, topic).await);
         assert_eq!(all, ["1"], "what is committed can be read, and nothing else");
     }
+    // Other nodes may be cut off from this one alone: whoever waits here is told to look there.
+    let tail = end_of_tail(cluster.connection(0).await, topics[1].clone());
+    let told = within(tail).await;
+    assert_eq!(told.code(), proto::ErrorCode::Unavailable, "{told:?}");
     let waiting = tokio::spawn({
         let patient = cluster
             .client_with(&[0, 1, 2], |config| config.timeout = crate::support::PATIENCE)

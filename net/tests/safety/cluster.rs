@@ -397,8 +397,45 @@ impl Cluster {
     pub(crate) async fn eventually(&self, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
         let deadline = Instant::now() + 2 * PATIENCE;
         while !is_so().await {
-            assert!(Instant::now() < deadline, "it took too long until {what}");
+            if Instant::now() > deadline {
+                self.print().await;
+                panic!("it took too long until {what}");
+            }
             sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// What the running nodes say, for whoever reads why a test has failed.
+    async fn print(&self) {
+        for node in self.running() {
+            let (view, status) = (self.view(node).await, self.status(node).await);
+            eprintln!(
+                "n{}: map {}, control leader {:?}, quorum {}, {:?}, transfers {:?}",
+                node + 1,
+                view.version,
+                status.control_leader,
+                status.control_quorum,
+                status.warnings,
+                status.transfers,
+            );
+            for member in &view.nodes {
+                eprintln!("  {} {:?} votes {}", member.name, member.state, member.votes);
+            }
+            for partition in &view.partitions {
+                let named = |nodes: &[NodeId]| nodes.iter().map(|node| node.0[0]).collect::<Vec<_>>();
+                let mut copies = status.partitions.iter();
+                let copy = copies.find(|copy| copy.partition == partition.id);
+                eprintln!(
+                    "  {} epoch {} active {} leader {:?} replicas {:?} learners {:?} target {:?}: {copy:?}",
+                    partition.id,
+                    partition.epoch,
+                    partition.active,
+                    partition.leader.map(|node| node.0[0]),
+                    named(&partition.replicas),
+                    named(&partition.learners),
+                    partition.target.as_deref().map(named),
+                );
+            }
         }
     }
 

@@ -100,10 +100,12 @@ impl<P: Clone + Weigh> Journal<P> {
             }
             index = Index(start.0 - 1);
         }
-        if index <= self.before.index {
-            self.before
+        // The epoch of `before` may go on behind it.
+        let last = self.position_at(index.max(self.before.index));
+        if last.epoch <= limit.epoch {
+            last
         } else {
-            self.position_at(index)
+            self.before
         }
     }
 

@@ -34,7 +34,7 @@ use shared::Breakage;
 use world::{Summary, run};
 
 /// Seeds of an ordinary run of the tests.
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 400;
 
 /// What must happen, and how often in a run on average.
 const HAPPENS: [(&str, f64); 14] = [

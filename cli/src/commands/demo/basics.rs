@@ -132,7 +132,7 @@ pub(super) async fn stop(
     input: &[u8],
 ) -> Result<(), Failure> {
     tour.heading("Stop and start, all at once")?;
-    let clean = nodes.stop_all().await?;
+    let clean = nodes.stop_all(tour).await?;
     tour.claim(
         clean,
         "at SIGTERM every node finishes what it has accepted, and exits with 0",
@@ -151,6 +151,6 @@ pub(super) async fn stop(
         tailed.ok() && tailed.stdout == input && got.stdout == b"bob",
         "after a start everything is there",
     )?;
-    let clean = nodes.stop_all().await?;
+    let clean = nodes.stop_all(tour).await?;
     tour.claim(clean, "the last stop is clean, too")
 }

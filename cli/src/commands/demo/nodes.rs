@@ -85,14 +85,15 @@ impl Nodes {
     }
 
     /// SIGTERM to all at once. Whether every one ended with 0.
-    pub(super) async fn stop_all(&mut self) -> Result<bool, Failure> {
+    pub(super) async fn stop_all(&mut self, tour: &Tour<'_>) -> Result<bool, Failure> {
         let mut stopping = tokio::task::JoinSet::new();
-        for (_, node) in std::mem::take(&mut self.running) {
-            stopping.spawn(node.stop());
+        for (name, node) in std::mem::take(&mut self.running) {
+            stopping.spawn(async move { (name, node.stop().await) });
         }
         let mut clean = true;
         while let Some(stopped) = stopping.join_next().await {
-            let status = stopped.map_err(|e| Failure::failed(e.to_string()))??;
+            let (name, status) = stopped.map_err(|e| Failure::failed(e.to_string()))?;
+            let status = status.map_err(|e| tour.with_log(e, &format!("mesh/{name}")))?;
             clean &= status.success();
         }
         Ok(clean)

@@ -1,6 +1,6 @@
 //! What the visitor sees: headings, commands as they are typed, and claims with their verdict.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,11 @@ pub(super) struct Tour<'a> {
     dir: PathBuf,
     held: u32,
     broken: u32,
+    /// The last lines that each node has logged, by its folder.
+    logs: BTreeMap<String, LastLines>,
 }
+
+type LastLines = Arc<Mutex<VecDeque<String>>>;
 
 /// How a command ended.
 #[derive(Debug)]
@@ -42,6 +46,7 @@ impl<'a> Tour<'a> {
             dir,
             held: 0,
             broken: 0,
+            logs: BTreeMap::new(),
         }
     }
 
@@ -111,13 +116,19 @@ impl<'a> Tour<'a> {
     pub(super) async fn serve(&mut self, folder: &str) -> Result<NodeProcess, Failure> {
         self.show(&format!("meshctl serve {folder} &"))?;
         let (starting, log) = spawn(&self.dir.join(folder), serve::LOG_DEFAULT)?;
-        let last_lines = Arc::new(Mutex::new(VecDeque::new()));
+        let last_lines = LastLines::default();
         tokio::spawn(remember(log, last_lines.clone()));
-        starting.ready_in_time().await.map_err(|failure| {
-            let lines = last_lines.lock().unwrap_or_else(PoisonError::into_inner);
-            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-            failure.at(format!("serve {folder} [{}]", lines.join(" | ")))
-        })
+        self.logs.insert(folder.to_owned(), last_lines);
+        let ready = starting.ready_in_time().await;
+        ready.map_err(|failure| self.with_log(failure, folder))
+    }
+
+    /// The failure of this folder's node, and what the node logged last.
+    pub(super) fn with_log(&self, failure: Failure, folder: &str) -> Failure {
+        let lines = self.logs.get(folder).cloned().unwrap_or_default();
+        let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        failure.at(format!("{folder} [{}]", lines.join(" | ")))
     }
 
     /// A fact for the visitor that is no claim.
@@ -133,7 +144,7 @@ impl<'a> Tour<'a> {
 }
 
 /// Reads a log to its end, keeping the last lines.
-async fn remember(mut log: Log, last_lines: Arc<Mutex<VecDeque<String>>>) {
+async fn remember(mut log: Log, last_lines: LastLines) {
     while let Ok(Some(line)) = log.next_line().await {
         let mut lines = last_lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() == LOG_LINES {

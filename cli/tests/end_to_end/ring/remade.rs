@@ -38,6 +38,7 @@ fn a_topic_made_again_is_another_topic_to_all_who_knew_the_old_one() {
     let mut cluster = Cluster::start(3);
     let runtime = runtime();
     cluster.ok(&["topic", "create", "t"]);
+    let _entered = runtime.enter();
     let client = connect(&runtime, &cluster, None);
     let producer = client.producer(ProducerOptions::default());
     let following = TailOptions {
@@ -115,7 +116,7 @@ fn uncommitted(runtime: &Runtime, client: &Client, partition: u64) -> u64 {
     let status = runtime.block_on(client.node_status()).unwrap();
     let mut copies = status.partitions.iter();
     let copy = copies.find(|copy| u64::from(copy.partition.0) == partition);
-    copy.map_or(0, |copy| copy.last.0 - copy.committed.0)
+    copy.map_or(0, |copy| copy.last - copy.committed)
 }
 
 /// Lets the leader take an append that nobody else hears of, and kills it. `heard`: others may hear of it at the last

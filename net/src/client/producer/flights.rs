@@ -269,6 +269,7 @@ impl Flights {
             | ErrorCode::NotReplica
             | ErrorCode::NotEnoughReplicas
             | ErrorCode::WrongNode
+            | ErrorCode::OutcomeUnknown
             | ErrorCode::Unavailable => {
                 flight.state = State::Unsent;
                 self.trouble = Some(error.message);

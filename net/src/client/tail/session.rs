@@ -135,6 +135,7 @@ impl Choice {
             | ErrorCode::NotReplica
             | ErrorCode::NotEnoughReplicas
             | ErrorCode::WrongNode
+            | ErrorCode::OutcomeUnknown
             | ErrorCode::Unavailable => {
                 self.leader_only = false;
                 Failure::Passing(Lost::Connection(error.message))

@@ -107,6 +107,8 @@ pub(in crate::node) enum Refusal<E> {
     NotLeading,
     /// Taken up, then leadership was lost: it may have been done. A retry with the same sequence is safe.
     Unknown,
+    /// Not done: too few replicas live for anything to be committed.
+    TooFew,
     /// Decided: no.
     Decided(E),
     /// The partition cannot go on here.

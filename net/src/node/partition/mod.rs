@@ -125,6 +125,11 @@ impl Partition {
         self.mailbox.closed().await;
     }
 
+    /// The epoch in which it leads or follows.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.status.borrow().epoch
+    }
+
     pub(super) fn leads(&self) -> bool {
         self.status.borrow().role == PartitionRole::Leads
     }

@@ -182,7 +182,9 @@ impl Shared {
         let answer = self.peers.ask(home, &forwarded(kind), body, deadline).await;
         answer.map_err(|error| match error {
             AskError::Refused(error) => error,
-            error => reply::error(ErrorCode::Unavailable, error.to_string()),
+            AskError::NotConnected(_) => reply::error(ErrorCode::Unavailable, error.to_string()),
+            // It may have been done there.
+            error => reply::error(ErrorCode::OutcomeUnknown, error.to_string()),
         })
     }
 }
