@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -40,11 +41,14 @@ impl Mesh {
             running: BTreeMap::new(),
         };
         let mut init = Command::new(&mesh.program);
-        init.arg("init").arg(dir).args(["--port", "0", "--quiet"]);
-        output({
-            init.args(["--nodes", &nodes.to_string()]);
-            init
-        })?;
+        init.arg("init").arg(dir).arg("--quiet");
+        // With port 0 a lone node takes another port at each start, which client.toml does not know.
+        let port = match nodes {
+            1 => UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port(),
+            _ => 0,
+        };
+        init.args(["--nodes", &nodes.to_string(), "--port", &port.to_string()]);
+        output(init)?;
         Ok(mesh)
     }
 
@@ -129,7 +133,8 @@ impl Mesh {
         let child = self.take(name)?;
         let now = Instant::now();
         child.terminate()?;
-        child.finish()?;
+        let ended = child.finish();
+        ended.map_err(|error| format!("{name}: {error}: {}", self.log_end(name)))?;
         Ok(now)
     }
 
@@ -184,12 +189,11 @@ impl Mesh {
         let began = Instant::now();
         let mut last = Value::Null;
         while began.elapsed() < PATIENCE {
-            if let Ok(status) = self.json(&["status"]) {
-                if self.is_whole(&status) {
-                    return Ok(status);
-                }
-                last = status;
-            }
+            last = match self.json(&["status"]) {
+                Ok(status) if self.is_whole(&status) => return Ok(status),
+                Ok(status) => status,
+                Err(error) => Value::String(error.to_string()),
+            };
             std::thread::sleep(LOOK_EVERY);
         }
         Err(format!(

@@ -30,7 +30,7 @@ const PACE: Pace = Pace {
 const REST: Duration = Duration::from_secs(1);
 
 /// Bytes that the load may come to, over all copies.
-const BYTES: u64 = 12 << 30;
+const BYTES: u64 = 10 << 30;
 
 const APART: &str = "meshctl, SIGKILL";
 const ALL: &str = "meshctl, SIGKILL, until all topics that it led";

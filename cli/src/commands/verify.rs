@@ -1,6 +1,7 @@
 //! `meshctl verify`: whether all replicas of a topic hold the same bytes.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use mesh_net::client::{Client, ClientConfig, ClientError, NodeState, TopicDescription, TopicHash};
 use serde_json::{Value, json};
@@ -10,6 +11,9 @@ use crate::error::Failure;
 use crate::session::Session;
 use crate::survey::name;
 use crate::units::grouped;
+
+/// Longest time that a node is asked which the cluster takes for dead.
+const DOWN_ANSWER_MAX: Duration = Duration::from_secs(3);
 
 /// Compare what all replicas of a topic hold, and read every record again
 #[derive(Debug, clap::Args)]
@@ -77,13 +81,13 @@ async fn ask_replicas(
             continue;
         };
         config.nodes = vec![known.address.clone()];
-        let (down, topic) = (known.state == NodeState::Down, topic.clone());
+        if known.state == NodeState::Down {
+            // It may be on its way back.
+            config.timeout = config.timeout.min(DOWN_ANSWER_MAX);
+        }
+        let topic = topic.clone();
         asking.spawn(async move {
-            let hash = if down {
-                Err(ClientError::Unavailable(format!("{node} is down")))
-            } else {
-                ask(config, &topic).await
-            };
+            let hash = ask(config, &topic).await;
             (place, Verdict { node, hash })
         });
     }

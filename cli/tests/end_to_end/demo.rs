@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal};
 
-use crate::mesh::{Ran, meshctl, run, signal, until, wait};
+use crate::mesh::{Ran, meshctl, run, serve, signal, wait};
 
 #[test]
 fn every_claim_of_the_tour_holds() {
@@ -30,7 +30,7 @@ struct Dev {
     lines: Lines<BufReader<ChildStdout>>,
     ready: BTreeMap<String, String>,
     /// Reads what the nodes log, so that no pipe is ever full.
-    log: JoinHandle<String>,
+    log: Option<JoinHandle<String>>,
 }
 
 impl Dev {
@@ -57,7 +57,7 @@ impl Dev {
             process,
             lines,
             ready: BTreeMap::new(),
-            log,
+            log: Some(log),
         };
         while dev.ready.len() < nodes {
             let line = dev.lines.next().unwrap().unwrap();
@@ -71,7 +71,15 @@ impl Dev {
     fn stop(mut self, with: Signal) -> String {
         signal(&self.process, with);
         assert_eq!(wait(&mut self.process).unwrap().code(), Some(0));
-        self.log.join().unwrap()
+        self.log.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // Its nodes end by themselves when it has; one that has been stopped is gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -114,7 +122,18 @@ fn dev_runs_three_nodes_and_goes_on_when_one_dies() {
     let folder = format!("mesh/{leader}");
     let pid = child_serving(dev.process.id(), &folder);
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
-    assert!(until(|| user(dir, &["publish", "t", "b"]).code == Some(0)));
+    user(dir, &["publish", "t", "b"]).succeeded();
+    let tailed = user(dir, &["tail", "t", "--from-offset", "0"]).succeeded();
+    assert_eq!(tailed, b"a\nb\n");
+    // As `dev` advises: in another terminal.
+    let mut again = serve(dir, leader).unwrap();
+    assert_eq!(again.address, dev.ready[leader]);
+    let verified = user(dir, &["verify", "t", "--output", "json"]).succeeded();
+    let verified: serde_json::Value = serde_json::from_slice(&verified).unwrap();
+    assert_eq!(verified["identical"], true, "{verified}");
+    assert_eq!(verified["replicas"].as_array().unwrap().len(), 3);
+    again.child.kill().unwrap();
+    again.child.wait().unwrap();
     let log = dev.stop(Signal::TERM);
     let told = log.lines().find(|line| line.contains("ended by itself"));
     assert!(

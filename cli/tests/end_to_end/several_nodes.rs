@@ -1,6 +1,8 @@
 //! Three nodes are one system: any of them takes any request, and all hold the same.
 
-use serde_json::json;
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::input::{commits, count, from_line};
@@ -81,13 +83,32 @@ fn the_cluster_is_described() {
         .lines()
         .nth(route["partition"].as_u64().unwrap() as usize)
         .unwrap();
-    let partition: serde_json::Value = serde_json::from_str(partition).unwrap();
+    let partition: Value = serde_json::from_str(partition).unwrap();
     assert_eq!(partition["leader"], route["leader"]);
     assert_eq!(partition["replicas"].as_array().unwrap().len(), 3);
     cluster
         .run(&["info", "n9"])
         .refused(3, &["n9", "n1, n2, n3"]);
     cluster.run(&["verify", "nothing"]).refused(3, &["nothing"]);
+}
+
+#[test]
+fn copies_are_kept_in_different_zones() {
+    let mut cluster = Cluster::stopped(4, &["--zones", "east,east,west,north"]);
+    cluster.serve_all(4);
+    cluster.is_whole();
+    let status = cluster.json(&["status"]);
+    let nodes = status["nodes"].as_array().unwrap();
+    let zone = |name: &Value| {
+        let mut named = nodes.iter().filter(|node| node["name"] == *name);
+        named.next().unwrap()["zone"].as_str().unwrap().to_owned()
+    };
+    for line in cluster.text(&["ring", "--output", "json"]).lines() {
+        let partition: Value = serde_json::from_str(line).unwrap();
+        let replicas = partition["replicas"].as_array().unwrap().iter();
+        let zones: BTreeSet<String> = replicas.map(zone).collect();
+        assert_eq!(zones.len(), 3, "{line}");
+    }
 }
 
 #[test]

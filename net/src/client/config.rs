@@ -125,6 +125,28 @@ impl ClientConfig {
         write_new_toml(path, &file)
     }
 
+    /// Adds a node to those that a `client.toml` names, where it is not among them. The file is written anew, whole or not at
+    /// all; comments in it are lost.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the file.
+    pub fn add_node(path: &Path, node: &str) -> Result<(), ConfigError> {
+        let mut file: ClientFile = load_toml(path)?;
+        if file.nodes.iter().any(|known| known == node) {
+            return Ok(());
+        }
+        file.nodes.push(node.to_owned());
+        let scratch = path.with_extension("toml.new");
+        // What a write that was cut short has left behind is nobody's.
+        let _ = std::fs::remove_file(&scratch);
+        write_new_toml(&scratch, &file)?;
+        std::fs::rename(&scratch, path).map_err(|source| ConfigError::File {
+            doing: "write",
+            path: path.into(),
+            source,
+        })
+    }
+
     pub(super) fn files(&self) -> CredentialFiles {
         CredentialFiles {
             ca: self.ca.clone(),

@@ -234,7 +234,11 @@ impl Links {
         deadline: Instant,
     ) -> Result<Result<(), ClientError>, Lost> {
         let routes = self.routes();
-        let known = if routes.is_whole() { routes.version() } else { 0 };
+        let known = if routes.is_whole() {
+            routes.version()
+        } else {
+            0
+        };
         let asked = Request::new(request::Kind::Map(proto::GetMap {
             known,
             exact: false,

@@ -7,9 +7,10 @@
 //!   actor makes the node do; `payload`: what its journal carries; `transfer`: partitions that move here or away;
 //! - `coordinator`: any node takes any request; `shortage`: unless too few replicas live; `requests`: those of one question and one answer; `append` and `tail`:
 //!   the streams that stay; `commits`, `topics`: what the streams share; `reply`: errors in the words of the wire;
-//! - `upkeep`: retention, expiry and scrub by the clock; `running`: the tasks, and how they stop.
+//! - `upkeep`: retention, expiry and scrub by the clock, `clocks`: by whose; `running`: the tasks, and how they stop.
 
 mod append;
+mod clocks;
 mod commits;
 mod config;
 mod connection;
@@ -55,6 +56,7 @@ pub use self::payload::Payload;
 pub use self::start::StartError;
 
 use self::append::Producers;
+use self::clocks::Clocks;
 use self::commits::Commits;
 use self::control::{Control, ProposeError};
 use self::gate::Gate;
@@ -115,6 +117,7 @@ pub(crate) struct Shared {
     /// Rung when the partitions of this node are to be looked at although the map has not changed.
     again: tokio::sync::Notify,
     transfers: Transfers,
+    clocks: Clocks,
     commits: Arc<Commits>,
     names: TopicNames,
     producers: Producers,
@@ -274,6 +277,7 @@ impl Shared {
         warnings.extend(self.engine.found_damage().map(|damage| {
             format!("the disk did not come back whole: {damage}; votes count again partition by partition as leaders catch it up")
         }));
+        warnings.extend(self.clocks.warning());
         for partition in self.partitions.running() {
             warnings.extend(
                 partition

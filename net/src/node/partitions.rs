@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use mesh_engine::{Held, ReadError};
 use mesh_ring::ids::{Epoch, NodeId, PartitionId};
 use mesh_ring::map::{Assignment, ClusterMap, NodeState};
-use mesh_ring::replica::Config;
+use mesh_ring::replica::{Config, Report, ResignCause};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,9 @@ use super::partition::{Actor, Ask, Partition};
 use super::peers::{PeerEvent, removed};
 use super::{Shared, transfer};
 use crate::tasks::{TaskSet, blocking};
+
+/// How often a partition that cannot be opened is looked at: whether the map wants this node to lead it.
+const CLOSED_LOOK: Duration = Duration::from_secs(1);
 
 /// The partitions of this node, by number.
 #[derive(Debug, Default)]
@@ -304,9 +308,24 @@ impl Drop for Broken {
     }
 }
 
-fn closed(shared: &Shared, id: PartitionId, error: &ReadError) {
+fn closed(shared: &Arc<Shared>, id: PartitionId, error: &ReadError) {
     tracing::error!(partition = %id, %error, "a partition cannot be opened; other replicas go on without this one");
     shared.partitions.set(id, Slot::Closed);
+    let shared_too = Arc::clone(shared);
+    shared.tasks.spawn("closed partition", async move {
+        let shared = shared_too;
+        while let Some(Slot::Closed) = shared.partitions.slot(id) {
+            let map = shared.map();
+            let led = map.assignment(id).filter(|assignment| assignment.leader == shared.me());
+            if let Some(assignment) = led {
+                shared.cannot_lead(id, assignment);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(CLOSED_LOOK) => {}
+                () = shared.tasks.stopping() => return,
+            }
+        }
+    });
 }
 
 /// Ends a partition that others keep now, and drops its data. Returns whether nothing is left.
@@ -384,6 +403,16 @@ impl Shared {
         self.identity
             .revoked()
             .set_cluster(revoked.map(|revoked| crate::identity::Fingerprint(revoked.fingerprint)));
+    }
+
+    /// The map has this node lead a partition of which it has no journal to lead with: another replica should.
+    pub(super) fn cannot_lead(&self, id: PartitionId, assignment: &Assignment) {
+        let report = Report::Resign {
+            epoch: assignment.epoch,
+            to: None,
+            why: ResignCause::SourceForgot,
+        };
+        self.reports.push(id, report);
     }
 
     /// A transfer has ended: the partition can be opened, or is to be pulled again.

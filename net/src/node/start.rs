@@ -14,6 +14,7 @@ use quinn::Endpoint;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::append::Producers;
+use super::clocks::Clocks;
 use super::commits::Commits;
 use super::control::{
     Beginning, Call, Carrier, CarrierError, Control, ControlClock, ControlConfig,
@@ -184,6 +185,7 @@ impl Node {
             reports: Reports::default(),
             again: Notify::new(),
             transfers: Transfers::new(config.transfer_bytes_per_second),
+            clocks: Clocks::default(),
             commits,
             names: TopicNames::default(),
             producers: Producers::default(),

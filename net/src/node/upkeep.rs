@@ -60,6 +60,7 @@ async fn keep_house(shared: Arc<Shared>) {
         let Some(Ok((now_ms, forget))) = pass.await else {
             return;
         };
+        shared.compare_clocks().await;
         for partition in shared.partitions.running() {
             if partition.leads() {
                 tidy(&shared, &partition, now_ms, forget).await;
@@ -72,13 +73,17 @@ async fn keep_house(shared: Arc<Shared>) {
 /// replicas never differ.
 async fn tidy(shared: &Arc<Shared>, partition: &Partition, now_ms: u64, forget: Option<u64>) {
     let (engine, id) = (Arc::clone(&shared.engine), partition.id);
+    let map = shared.map();
+    let replicas = map.assignment(id).map(|assignment| assignment.replicas.clone());
+    let age_ms = shared.age_bound(&replicas.unwrap_or_default(), now_ms);
     let due = blocking(move || {
         let mut changes: Vec<Change> = engine
-            .retention_due(id, now_ms)
+            .retention_due(id, age_ms)
             .into_iter()
             .map(|(topic, first)| Change::Trim { topic, first })
             .collect();
         if let Some(before_ms) = forget {
+            let before_ms = before_ms.min(age_ms.saturating_sub(PRODUCER_AGE_MS_MAX));
             let producers = engine.producers_due(id, before_ms).into_iter();
             changes.extend(producers.map(|(topic, producer)| Change::Expire {
                 topic,
@@ -96,43 +101,32 @@ async fn tidy(shared: &Arc<Shared>, partition: &Partition, now_ms: u64, forget: 
     }
 }
 
-/// Gives leadership away while the disk's reserve is reached: other replicas may have room.
+/// Tells the cluster map whether this node has room: while it has none, others lead what they can lead.
 async fn mind_the_reserve(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(RESERVE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut short = false;
     loop {
         tokio::select! {
             () = shared.tasks.stopping() => return,
             _ = ticks.tick() => {}
         }
-        let was_short = std::mem::replace(&mut short, shared.engine.admit().is_err());
-        // Once for each shortage: where all disks are full, leadership must not go round in circles.
-        if !short || was_short {
+        let full = shared.engine.admit().is_err();
+        let known = shared.map().node(shared.me()).map(|member| member.full);
+        if known.is_none_or(|known| known == full) {
             continue;
         }
-        let map = shared.map();
-        let commands: Vec<ControlCommand> = map
-            .assignments()
-            .filter(|(_, assignment)| {
-                assignment.leader == shared.me() && assignment.replicas.len() > 1
-            })
-            .map(|(partition, assignment)| ControlCommand::Resign {
-                partition,
-                epoch: assignment.epoch,
-                to: None,
-            })
-            .collect();
-        if commands.is_empty() {
-            continue;
+        if full {
+            tracing::warn!("the disk's reserve is reached: leadership goes to other replicas");
+        } else {
+            tracing::info!("the disk has room again");
         }
-        tracing::warn!(
-            partitions = commands.len(),
-            "the disk's reserve is reached: leadership goes to other replicas"
-        );
-        if let Err(error) = shared.propose(ControlCommand::Batch { commands }).await {
-            tracing::warn!(%error, "could not give leadership away");
-            short = false;
+        let command = ControlCommand::Room {
+            node: shared.me(),
+            full,
+        };
+        // It is said again where it was not heard.
+        if let Err(error) = shared.propose(command).await {
+            tracing::debug!(%error, "the map was not told of the disk's room");
         }
     }
 }

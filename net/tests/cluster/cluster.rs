@@ -84,7 +84,6 @@ impl Running {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let running: Vec<_> = self.running().collect();
         let servers = std::mem::take(&mut self.servers);
         let killed = std::thread::spawn(move || {
             for server in servers {
@@ -93,10 +92,8 @@ impl Drop for Cluster {
                 }
             }
         });
+        // A node that could not be ended has said why.
         let _ = killed.join();
-        if std::thread::panicking() {
-            eprintln!("nodes that ran at the end: {running:?}");
-        }
     }
 }
 
@@ -191,7 +188,8 @@ impl Cluster {
     pub(crate) async fn stop(&mut self, node: usize) -> Duration {
         let Running { node, runtime } = self.servers[node].running.take().unwrap();
         let began = Instant::now();
-        let stopping = runtime.spawn(async move { node.shutdown().await.map(|()| began.elapsed()) });
+        let stopping =
+            runtime.spawn(async move { node.shutdown().await.map(|()| began.elapsed()) });
         let took = within(stopping).await.unwrap().unwrap();
         within(tokio::task::spawn_blocking(|| {
             runtime.shutdown_timeout(PATIENCE);
@@ -205,12 +203,16 @@ impl Cluster {
     pub(crate) fn pause(&self, node: usize, time: Duration) {
         let running = self.servers[node].running.as_ref().unwrap();
         for _ in 0..2 {
-            running.runtime.spawn(async move { std::thread::sleep(time) });
+            running
+                .runtime
+                .spawn(async move { std::thread::sleep(time) });
         }
     }
 
     pub(crate) fn config(&self, nodes: &[usize]) -> ClientConfig {
-        let addresses = nodes.iter().map(|node| self.servers[*node].addr.to_string());
+        let addresses = nodes
+            .iter()
+            .map(|node| self.servers[*node].addr.to_string());
         ClientConfig::new(addresses.collect(), self.admin.clone())
     }
 
@@ -232,7 +234,8 @@ impl Cluster {
     /// A client that gives up soon.
     pub(crate) async fn hasty_client(&self, nodes: &[usize]) -> Client {
         let soon = Duration::from_millis(1_500);
-        self.client_with(nodes, |config| config.timeout = soon).await
+        self.client_with(nodes, |config| config.timeout = soon)
+            .await
     }
 
     /// A bare connection, for what is asked of this very node.
@@ -329,7 +332,10 @@ fn prepare(dir: &Path, authority: &Authority, server: &Server, founding: &Foundi
         partitions: PARTITIONS,
     };
     mesh_engine::prepare_with(&folder.join("data"), &identity, founding).unwrap();
-    let others = founding.members.iter().filter(|other| other.node != server.id);
+    let others = founding
+        .members
+        .iter()
+        .filter(|other| other.node != server.id);
     let contacts: Vec<String> = others.map(|other| format!("{:?}", other.address)).collect();
     let text = format!(
         "listen = \"{}\"\ncluster = \"{CLUSTER}\"\ncontacts = [{}]\nreserve_bytes = 16777216\nwrite_buffer_bytes = 4194304\n",

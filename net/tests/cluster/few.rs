@@ -53,9 +53,10 @@ async fn one_of_three_says_what_it_lacks_and_recovers_by_itself() {
             .eventually("it is known how few there are", async || {
                 let hasty = cluster.hasty_client(&[0]).await;
                 let producer = hasty.producer(ProducerOptions::default());
-                match within(producer.publish(topic, record("lost?"))).await {
+                let told = within(producer.publish(topic, record("lost?"))).await;
+                hasty.close().await;
+                match told {
                     Err(ClientError::Unavailable(message)) => {
-                        eprintln!("{topic}: {message}");
                         message.contains("not enough replicas (need 2, have 1)")
                     }
                     other => panic!("{other:?}"),
@@ -64,7 +65,11 @@ async fn one_of_three_says_what_it_lacks_and_recovers_by_itself() {
             .await;
         let hasty = cluster.hasty_client(&[0]).await;
         let all = texts(&read_all(&hasty, topic).await);
-        assert_eq!(all, ["1"], "what is committed can be read, and nothing else");
+        assert_eq!(
+            all,
+            ["1"],
+            "what is committed can be read, and nothing else"
+        );
     }
     // Other nodes may be cut off from this one alone: whoever waits here is told to look there.
     let tail = end_of_tail(cluster.connection(0).await, topics[1].clone());
@@ -72,7 +77,9 @@ async fn one_of_three_says_what_it_lacks_and_recovers_by_itself() {
     assert_eq!(told.code(), proto::ErrorCode::Unavailable, "{told:?}");
     let waiting = tokio::spawn({
         let patient = cluster
-            .client_with(&[0, 1, 2], |config| config.timeout = crate::support::PATIENCE)
+            .client_with(&[0, 1, 2], |config| {
+                config.timeout = crate::support::PATIENCE
+            })
             .await;
         let topics = topics.clone();
         async move {
@@ -88,7 +95,10 @@ async fn one_of_three_says_what_it_lacks_and_recovers_by_itself() {
     for topic in &topics {
         let all = texts(&read_all(&client, topic).await);
         assert_eq!((&all[0][..], &all[all.len() - 1][..]), ("1", "2"));
-        assert!(all[1..all.len() - 1].iter().all(|value| value == "lost?"), "{all:?}");
+        assert!(
+            all[1..all.len() - 1].iter().all(|value| value == "lost?"),
+            "{all:?}"
+        );
     }
     cluster.restart(1).await;
     cluster.all_lead().await;
@@ -115,7 +125,9 @@ async fn of_two_nodes_one_learns_and_is_not_missed() {
     check(&read_all(&client, &topic).await, &sent);
     let described = within(client.describe_topic(&topic)).await.unwrap();
     assert_eq!(described.replicas, ["n1"]);
-    let mine = within(client.hash_topic(&described, 0, described.next)).await.unwrap();
+    let mine = within(client.hash_topic(&described, 0, described.next))
+        .await
+        .unwrap();
     let learner = cluster.client(&[1]).await;
     cluster
         .eventually("the learner has everything", async || {

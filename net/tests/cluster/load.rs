@@ -53,7 +53,11 @@ impl Load {
                         Err(error) => panic!("{value}: {error:?}"),
                     };
                     let took = began.elapsed();
-                    sent.push(Sent { value, offset, took });
+                    sent.push(Sent {
+                        value,
+                        offset,
+                        took,
+                    });
                 }
                 sent
             });
@@ -75,7 +79,11 @@ impl Load {
 
     pub(crate) async fn finish(self) -> Vec<Sent> {
         self.stop.store(true, Ordering::Relaxed);
-        within(self.writers.join_all()).await.into_iter().flatten().collect()
+        within(self.writers.join_all())
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 
@@ -97,12 +105,23 @@ pub(crate) fn check(all: &[TailRecord], sent: &[Sent]) {
         let (writer, number) = value.split_once('-').unwrap();
         let number: u64 = number.parse().unwrap();
         let before = last.insert(writer.to_owned(), number);
-        assert!(before.is_none_or(|before| before < number), "{value} at {offset} is late");
-        assert_eq!(places.insert(value.to_owned(), offset), None, "{value} is there twice");
+        assert!(
+            before.is_none_or(|before| before < number),
+            "{value} at {offset} is late"
+        );
+        assert_eq!(
+            places.insert(value.to_owned(), offset),
+            None,
+            "{value} is there twice"
+        );
     }
     for Sent { value, offset, .. } in sent {
         if let Some(offset) = offset {
-            assert_eq!(places.get(value), Some(offset), "{value} was acknowledged at {offset}");
+            assert_eq!(
+                places.get(value),
+                Some(offset),
+                "{value} was acknowledged at {offset}"
+            );
         }
     }
 }

@@ -44,7 +44,10 @@ async fn topics_are_made_and_kept_through_nodes_that_do_not_lead_them() {
             let described = topic(ask(&connection, describe()).await);
             assert_eq!(described.topic, made.topic);
             let client = cluster.client(&[other]).await;
-            assert_eq!(within(client.list_topics("", None, 10)).await.unwrap(), [name.as_str()]);
+            assert_eq!(
+                within(client.list_topics("", None, 10)).await.unwrap(),
+                [name.as_str()]
+            );
         }
         let delete = proto::DeleteTopic { name: name.clone() };
         let deleted = ask(&connection, request::Kind::DeleteTopic(delete)).await;
@@ -58,7 +61,10 @@ async fn topics_are_made_and_kept_through_nodes_that_do_not_lead_them() {
             let client = cluster.client(&[other]).await;
             cluster
                 .eventually("the topic is not listed", async || {
-                    within(client.list_topics("", None, 10)).await.unwrap().is_empty()
+                    within(client.list_topics("", None, 10))
+                        .await
+                        .unwrap()
+                        .is_empty()
                 })
                 .await;
         }
@@ -72,17 +78,31 @@ async fn what_is_refused_is_refused_through_any_node() {
     for node in 0..3 {
         let client = cluster.client(&[node]).await;
         let missing = within(client.describe_topic(&name)).await;
-        assert!(matches!(missing, Err(ClientError::NotFound(_))), "{missing:?}");
+        assert!(
+            matches!(missing, Err(ClientError::NotFound(_))),
+            "{missing:?}"
+        );
         let missing = within(client.trim_topic(&name, 0)).await;
-        assert!(matches!(missing, Err(ClientError::NotFound(_))), "{missing:?}");
+        assert!(
+            matches!(missing, Err(ClientError::NotFound(_))),
+            "{missing:?}"
+        );
     }
     let client = cluster.client(&[1]).await;
-    within(client.create_topic(&name, TopicConfig::default(), false)).await.unwrap();
+    within(client.create_topic(&name, TopicConfig::default(), false))
+        .await
+        .unwrap();
     for node in 0..3 {
         let client = cluster.client(&[node]).await;
         let beyond = within(client.trim_topic(&name, 1)).await;
-        assert!(matches!(beyond, Err(ClientError::OffsetBeyondEnd { next: 0, .. })), "{beyond:?}");
+        assert!(
+            matches!(beyond, Err(ClientError::OffsetBeyondEnd { next: 0, .. })),
+            "{beyond:?}"
+        );
         let beyond = within(client.commit_cursor(&name, "c", 1)).await;
-        assert!(matches!(beyond, Err(ClientError::OffsetBeyondEnd { next: 0, .. })), "{beyond:?}");
+        assert!(
+            matches!(beyond, Err(ClientError::OffsetBeyondEnd { next: 0, .. })),
+            "{beyond:?}"
+        );
     }
 }

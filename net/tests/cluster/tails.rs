@@ -1,6 +1,8 @@
 //! Tails through the death of leaders and of the very node that they read from.
 
-use mesh_net::client::{ClientError, ProducerOptions, Start, Tail, TailOptions, TailRecord, TopicConfig};
+use mesh_net::client::{
+    ClientError, ProducerOptions, Start, Tail, TailOptions, TailRecord, TopicConfig,
+};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -84,16 +86,34 @@ async fn a_topic_made_again_is_another_one_for_tails_and_producers() {
     let made = clients[0].create_topic(&topic, TopicConfig::default(), false);
     within(made).await.unwrap();
     let new = clients[1].producer(ProducerOptions::default());
-    assert_eq!(within(new.publish(&topic, record("new"))).await.unwrap().first, 0);
+    assert_eq!(
+        within(new.publish(&topic, record("new")))
+            .await
+            .unwrap()
+            .first,
+        0
+    );
     // Also for those who hear of it from another leader.
     cluster.kill(2).await;
     for tail in &mut tails {
         let told = within(tail.next()).await;
-        assert!(matches!(told, Err(ClientError::TopicDeleted(_))), "{told:?}");
+        assert!(
+            matches!(told, Err(ClientError::TopicDeleted(_))),
+            "{told:?}"
+        );
     }
     let told = within(old.publish(&topic, record("lost"))).await;
-    assert!(matches!(told, Err(ClientError::TopicDeleted(_))), "{told:?}");
-    assert_eq!(within(old.publish(&topic, record("newer"))).await.unwrap().first, 1);
+    assert!(
+        matches!(told, Err(ClientError::TopicDeleted(_))),
+        "{told:?}"
+    );
+    assert_eq!(
+        within(old.publish(&topic, record("newer")))
+            .await
+            .unwrap()
+            .first,
+        1
+    );
     for client in &clients {
         assert_eq!(texts(&read_all(client, &topic).await), ["new", "newer"]);
     }
@@ -109,12 +129,17 @@ async fn what_readers_and_trims_have_left_behind_is_known_to_the_next_leader() {
         let published = producer.publish_batch(&topic, vec![record(number.to_string())], None);
         within(published).await.unwrap();
     }
-    within(client.commit_cursor(&topic, "reader", 7)).await.unwrap();
+    within(client.commit_cursor(&topic, "reader", 7))
+        .await
+        .unwrap();
     assert_eq!(within(client.trim_topic(&topic, 4)).await.unwrap(), 4);
     cluster.kill(0).await;
     for node in [1, 2] {
         let client = cluster.client(&[node]).await;
-        assert_eq!(within(client.describe_topic(&topic)).await.unwrap().first, 4);
+        assert_eq!(
+            within(client.describe_topic(&topic)).await.unwrap().first,
+            4
+        );
         let start = |start: Start| TailOptions {
             start,
             ..TailOptions::default()
@@ -122,6 +147,9 @@ async fn what_readers_and_trims_have_left_behind_is_known_to_the_next_leader() {
         let at_cursor = follow(client.tail(&topic, start(Start::Cursor("reader".into()))));
         assert_eq!(texts(&within(at_cursor).await), ["7", "8", "9"]);
         let below = within(client.tail(&topic, start(Start::Offset(2))).next()).await;
-        assert!(matches!(below, Err(ClientError::Trimmed { first: 4, .. })), "{below:?}");
+        assert!(
+            matches!(below, Err(ClientError::Trimmed { first: 4, .. })),
+            "{below:?}"
+        );
     }
 }

@@ -30,7 +30,10 @@ async fn same_everywhere(cluster: &Cluster, topic: &str) {
         digests.push(digest.await.unwrap());
         client.close().await;
     }
-    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+    assert!(
+        digests.iter().all(|digest| *digest == digests[0]),
+        "{digests:?}"
+    );
     assert_eq!(digests[0].damaged, 0);
 }
 
@@ -43,7 +46,9 @@ async fn any_node_takes_what_is_published() {
         for (offset, client) in (0..).zip(clients(&cluster).await) {
             let value = format!("through {}", client.info().await.unwrap().name);
             let producer = client.producer(ProducerOptions::default());
-            let published = within(producer.publish(&topic, record(value.clone()))).await.unwrap();
+            let published = within(producer.publish(&topic, record(value.clone())))
+                .await
+                .unwrap();
             assert_eq!(published.first, offset);
             assert!(published.synced.len() >= 2, "{published:?}");
             expected.push(value);

@@ -408,10 +408,13 @@ impl Cluster {
     /// What the running nodes say, for whoever reads why a test has failed.
     async fn print(&self) {
         for node in self.running() {
+            let running = self.servers[node].running.as_ref().unwrap();
+            let ended = tokio::time::timeout(LOOK_AGAIN, running.node.stopped()).await;
             let (view, status) = (self.view(node).await, self.status(node).await);
             eprintln!(
-                "n{}: map {}, control leader {:?}, quorum {}, {:?}, transfers {:?}",
+                "n{}: ended {:?}, map {}, control leader {:?}, quorum {}, {:?}, transfers {:?}",
                 node + 1,
+                ended.ok(),
                 view.version,
                 status.control_leader,
                 status.control_quorum,

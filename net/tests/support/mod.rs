@@ -34,6 +34,9 @@ pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
         .expect("it took too long")
 }
 
+/// Partitions of the mesh.
+const PARTITIONS: u16 = 8;
+
 pub(crate) struct Mesh {
     dir: TempDir,
     pub(crate) authority: Authority,
@@ -55,7 +58,7 @@ impl Mesh {
             cluster: ClusterId([7; 16]),
             node: NodeId([1; 16]),
             name: "n1".into(),
-            partitions: 8,
+            partitions: PARTITIONS,
         };
         let founding = Founding {
             members: vec![FoundingMember {
@@ -71,12 +74,27 @@ impl Mesh {
         let node = Node::start(config(&folder)).await.unwrap();
         let addr = node.addr();
         write_node_file(&folder, &addr.to_string());
-        Self {
+        let mesh = Self {
             dir,
             authority,
             addr,
             node: Some(node),
             identities: AtomicU32::new(0),
+        };
+        within(mesh.leads()).await;
+        mesh
+    }
+
+    /// Waits until the node leads every partition, for those who ask only once.
+    async fn leads(&self) {
+        let client = self.client().await;
+        loop {
+            let status = client.node_status().await.unwrap();
+            let leads = status.partitions.iter().filter(|copy| copy.leads);
+            if leads.count() == usize::from(PARTITIONS) {
+                return client.close().await;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 

@@ -80,6 +80,13 @@ pub enum ControlCommand {
         /// The node.
         node: NodeId,
     },
+    /// The node's disk has reached its reserve, or has room again.
+    Room {
+        /// The node.
+        node: NodeId,
+        /// Whether there is none.
+        full: bool,
+    },
     /// The node never comes back.
     Remove {
         /// The node.

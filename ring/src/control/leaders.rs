@@ -35,14 +35,14 @@ impl Load {
 #[derive(Clone, Copy, Eq, PartialEq, Ord, PartialOrd)]
 enum Fitness {
     Dead,
-    /// It runs, and is leaving.
+    /// It runs, and is leaving, or has no room.
     Leaving,
     Fit,
 }
 
 fn fitness(map: &ClusterMap, node: NodeId) -> Fitness {
     match map.node(node) {
-        Some(member) if member.is_live() && member.is_staying() => Fitness::Fit,
+        Some(member) if member.is_fit_to_lead() => Fitness::Fit,
         Some(member) if member.is_live() => Fitness::Leaving,
         _ => Fitness::Dead,
     }
@@ -90,8 +90,8 @@ pub(super) fn lead_anew(assignment: &mut Assignment, leader: NodeId, load: &mut 
     assignment.caught_up.clear();
 }
 
-/// Gives every partition whose leader is down another one, if one is alive; and every partition whose leader leaves one
-/// that stays, as soon as one is known to keep up.
+/// Gives every partition whose leader is down another one, if one is alive; and every partition whose leader leaves, or
+/// has no room, one that is fit, as soon as one is known to keep up.
 pub(super) fn depose(map: &mut ClusterMap) {
     let mut load = Load::of(map);
     for at in 0..map.partitions.len() {

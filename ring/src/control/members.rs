@@ -140,6 +140,11 @@ pub(super) fn drain(map: &mut ClusterMap, node: NodeId) -> Result<bool, ControlE
     Ok(true)
 }
 
+pub(super) fn room(map: &mut ClusterMap, node: NodeId, full: bool) -> Result<bool, ControlError> {
+    let member = listed(map, node)?;
+    Ok(std::mem::replace(&mut member.full, full) != full)
+}
+
 pub(super) fn replace(map: &mut ClusterMap, node: NodeId) -> Result<bool, ControlError> {
     let member = listed(map, node)?;
     if member.state != NodeState::Down {

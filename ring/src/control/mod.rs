@@ -15,6 +15,7 @@
 //! | `NodeUp` | a node that was down is up, or draining again if it was being drained | it never registered, or was removed |
 //! | `Drain` | what it holds moves away, then it is drained | it is the last node that stays |
 //! | `Replace` | like `Drain` for a node that is down; ended by its return | it is not down, or too few nodes are left |
+//! | `Room` | a node that is full leads nothing that another can lead | it was removed |
 //! | `Remove` | its id is gone for good, what it held is made anew elsewhere | it runs and holds something; it is the last; a partition would have no majority |
 //! | `Plan` | every partition gets the replicas of [`crate::placement`] as target | never |
 //! | `Balance` | leaders return to the first of their replicas, at most so many | never |
@@ -125,6 +126,7 @@ fn change(map: &mut ClusterMap, command: &ControlCommand) -> Result<bool, Contro
         C::NodeUp { node } => members::up(map, *node),
         C::Drain { node } => members::drain(map, *node),
         C::Replace { node } => members::replace(map, *node),
+        C::Room { node, full } => members::room(map, *node, *full),
         C::Remove { node } => members::remove(map, *node),
         C::Plan => Ok(moves::retarget(map)),
         C::Balance { most } => Ok(leaders::balance(map, *most)),

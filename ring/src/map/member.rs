@@ -67,6 +67,9 @@ pub struct Member {
     pub leaving: Option<Leaving>,
     /// Its last registered start.
     pub boot: Boot,
+    /// Its disk has reached its reserve: it follows others, and leads nothing that another can lead.
+    #[serde(default)]
+    pub full: bool,
 }
 
 impl Member {
@@ -81,6 +84,7 @@ impl Member {
             state: NodeState::Joining,
             leaving: None,
             boot: Boot::default(),
+            full: false,
         }
     }
 
@@ -88,6 +92,12 @@ impl Member {
     #[must_use]
     pub const fn is_live(&self) -> bool {
         self.state.is_live()
+    }
+
+    /// Whether it is fit to lead: it takes part, stays, and has room.
+    #[must_use]
+    pub const fn is_fit_to_lead(&self) -> bool {
+        matches!(self.state, NodeState::Up) && self.leaving.is_none() && !self.full
     }
 
     /// Whether it counts as a node that holds partitions: it takes part and stays.

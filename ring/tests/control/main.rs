@@ -7,6 +7,7 @@ mod cluster;
 
 mod a_dead_node;
 mod a_drain;
+mod a_full_disk;
 mod a_join;
 mod a_removal;
 mod a_report;

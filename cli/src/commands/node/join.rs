@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use mesh_net::client::{Client, ClusterChange, NodeState};
+use mesh_net::client::{Client, ClientConfig, ClusterChange, NodeState};
 use serde_json::json;
 
-use super::{Candidate, connect_from};
+use super::{Candidate, connect_from, place};
 use crate::error::Failure;
 use crate::progress::until_moved;
 use crate::session::Session;
@@ -52,6 +52,7 @@ pub(super) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
         zone: node.zone.clone(),
     };
     let version = client.change_cluster(change).await?;
+    tell_clients(args, &node)?;
     let served = match (args.wait, args.no_wait) {
         (true, _) => true,
         (_, true) => false,
@@ -75,6 +76,16 @@ pub(super) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
     } else {
         format!("{name} may take part: run it with `meshctl serve {folder}`")
     })
+}
+
+/// Lets the clients of this folder find the node also when all others are gone.
+fn tell_clients(args: &Args, node: &Candidate) -> Result<(), Failure> {
+    let (layout, _) = place(&args.folder)?;
+    let file = layout.client().join("client.toml");
+    if !file.is_file() {
+        return Ok(());
+    }
+    ClientConfig::add_node(&file, &node.address).map_err(|e| Failure::failed(e.to_string()))
 }
 
 /// Whether the node has shown itself within a moment.

@@ -134,7 +134,7 @@ pub(super) async fn keep(
                 next_look = now + LOOK_INTERVAL.max(LOOK_SHARE * now.elapsed());
                 propose(&shared, commands.unwrap_or_default()).await;
             }
-        } else if follows_a_dead_leader(&shared, &current, &said) {
+        } else if !shared.is_suspect() && follows_a_dead_leader(&shared, &current, &said) {
             // The voters need not wait for their own timers.
             let _ = shared.raft.trigger().elect().await;
         }

@@ -44,7 +44,7 @@ pub use self::rpc::RPC_BYTES_MAX;
 use self::log::Log;
 use self::machine::Machine;
 use self::network::Links;
-use self::raft::{Raft, RaftId};
+use self::raft::{Raft, RaftId, Vote};
 use self::rpc::Request;
 use crate::tasks::{TaskSet, blocking};
 
@@ -155,11 +155,11 @@ impl Control {
     pub async fn start(config: ControlConfig) -> Result<Control, ControlStartError> {
         let clock = Arc::new(config.clock.config().map_err(ControlStartError::Clock)?);
         let (published, map) = watch::channel(Arc::new(config.beginning.map().clone()));
+        let suspect = mark_suspect(&config).await?;
         let engine = Arc::clone(&config.engine);
         let (log, machine) = blocking(move || load(engine, published))
             .await
             .ok_or(ControlStartError::Interrupted)??;
-        let suspect = mark_suspect(&config).await?;
         let raft = Raft::new(
             RaftId(config.me),
             clock,
@@ -261,6 +261,11 @@ impl Shared {
         leader.map(|id| id.0)
     }
 
+    /// Whether the log may have lost its end: then this node neither votes nor campaigns.
+    fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
+    }
+
     fn is_leader(&self) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
@@ -282,6 +287,10 @@ impl Shared {
         let Beginning::Founding(map) = &self.beginning else {
             return Ok(());
         };
+        // It may have lost that it had begun, and founding is a campaign.
+        if self.is_suspect() {
+            return Ok(());
+        }
         let begun = self.raft.is_initialized().await;
         if begun.map_err(|error| failed(error.to_string()))? || !map.voters().contains(&self.me) {
             return Ok(());
@@ -303,7 +312,7 @@ impl Shared {
             if self.map.borrow().is_removed(candidate) {
                 return rpc::failure("the candidate was removed from the cluster");
             }
-            if self.suspect.load(Ordering::Acquire) {
+            if self.is_suspect() {
                 return rpc::failure(
                     "this node's log may have lost its end: it gives no votes yet",
                 );
@@ -315,7 +324,7 @@ impl Shared {
                 let answer = self.raft.append_entries(append).await;
                 if let Ok(AppendEntriesResponse::Success) = answer {
                     *self.heard() = Some(Instant::now());
-                    if self.suspect.load(Ordering::Acquire) && self.log.last() >= commit {
+                    if self.is_suspect() && self.log.last() >= commit {
                         self.trust_again().await;
                     }
                 }
@@ -357,12 +366,18 @@ fn load(
 async fn mark_suspect(config: &ControlConfig) -> Result<bool, RowError> {
     let marked: Option<()> = rows::read(&config.engine, rows::SUSPECT)?;
     if marked.is_none() && config.suspect {
-        let value = rows::encode(&()).unwrap_or_default();
-        let mark = RowChange::Put {
-            key: rows::SUSPECT.to_vec(),
-            value,
+        let row = |key: &[u8], value: Result<Vec<u8>, _>| RowChange::Put {
+            key: key.to_vec(),
+            value: value.unwrap_or_default(),
         };
-        rows::write(&config.engine, vec![mark]).await?;
+        let mut changes = vec![row(rows::SUSPECT, rows::encode(&()))];
+        let vote: Option<Vote> = rows::read(&config.engine, rows::VOTE)?;
+        if let Some(mut vote) = vote {
+            // A leader would go on as one without any election, and give lost entries' numbers away once more.
+            vote.committed = false;
+            changes.push(row(rows::VOTE, rows::encode(&vote)));
+        }
+        rows::write(&config.engine, changes).await?;
     }
     Ok(marked.is_some() || config.suspect)
 }

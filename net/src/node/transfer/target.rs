@@ -139,7 +139,11 @@ async fn on_disk<T: Send + 'static, E: ToString + Send + 'static>(
 fn leader(shared: &Shared, id: PartitionId) -> Result<(NodeId, Epoch), String> {
     let map = shared.map();
     let assignment = map.assignment(id).ok_or("no such partition")?;
-    if assignment.leader == shared.me() || !assignment.is_activated() {
+    if assignment.leader == shared.me() {
+        shared.cannot_lead(id, assignment);
+        return Err("the map has this node lead what it does not have yet".into());
+    }
+    if !assignment.is_activated() {
         return Err("the partition has no leader at the moment".into());
     }
     Ok((assignment.leader, assignment.epoch))

@@ -1,0 +1,191 @@
+//! The clocks of the nodes, by which records grow old.
+//!
+//! What age retention ends is gone on every replica, so that no single clock decides it: a partition's leader goes by the
+//! earliest of the clocks of a majority of the replicas. Where they differ by much, one of them is wrong and nobody can tell
+//! which: nothing is ended by age, and the node says so.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use mesh_ring::ids::NodeId;
+use tokio::sync::mpsc;
+
+use super::Shared;
+use crate::wire::proto::{GetInfo, Request, reply::Kind as Answer, request::Kind};
+
+/// The most by which the clocks of a partition's replicas may differ, in milliseconds.
+const SKEW_MS_MAX: u64 = 60_000;
+
+/// How long another node may take to say what time it is.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// For how long an answer counts.
+const COUNTS_FOR: Duration = Duration::from_secs(30);
+
+/// What other nodes' clocks said.
+#[derive(Debug, Default)]
+pub(super) struct Clocks {
+    readings: Mutex<BTreeMap<NodeId, Reading>>,
+    /// What is wrong with them, in words for people.
+    skew: Mutex<Option<String>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    /// Unix milliseconds.
+    said_ms: u64,
+    heard: Instant,
+}
+
+/// Why ages cannot be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unclear {
+    /// Too few of the replicas have said what time it is.
+    Unheard,
+    /// The first of the two is too far behind the second.
+    Skewed(NodeId, NodeId, u64),
+}
+
+impl Clocks {
+    fn readings(&self) -> MutexGuard<'_, BTreeMap<NodeId, Reading>> {
+        self.readings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What people should know.
+    pub(super) fn warning(&self) -> Option<String> {
+        self.skew.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn warn(&self, warning: Option<String>) {
+        let mut skew = self.skew.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(warning) = warning.as_ref().filter(|_| skew.is_none()) {
+            tracing::warn!("{warning}");
+        }
+        *skew = warning;
+    }
+}
+
+impl Shared {
+    /// Asks the other replicas of what this node leads for the time, all at once.
+    pub(super) async fn compare_clocks(self: &Arc<Self>) {
+        let map = self.map();
+        let led = map.assignments().filter(|(_, assignment)| assignment.leader == self.me());
+        let mut others: Vec<NodeId> = led
+            .flat_map(|(_, assignment)| assignment.replicas.clone())
+            .filter(|node| *node != self.me())
+            .collect();
+        others.sort_unstable();
+        others.dedup();
+        let (sender, mut answers) = mpsc::channel(others.len().max(1));
+        for node in others {
+            let (asking, sender) = (Arc::clone(self), sender.clone());
+            self.tasks.spawn("clock", async move {
+                let said = tokio::select! {
+                    said = ask(&asking, node) => said,
+                    () = asking.tasks.stopping() => return,
+                };
+                // Whoever asked waits for all of them, or the node stops.
+                let _ = sender.send((node, said)).await;
+            });
+        }
+        drop(sender);
+        while let Some((node, said)) = answers.recv().await {
+            if let Some(said_ms) = said {
+                let heard = Instant::now();
+                self.clocks.readings().insert(node, Reading { said_ms, heard });
+            }
+        }
+        self.clocks.readings().retain(|_, reading| reading.heard.elapsed() < COUNTS_FOR);
+        self.clocks.warn(None);
+    }
+
+    /// The time by which records of a partition with these replicas are old, no later than `now_ms`; 0, by which none is,
+    /// where it cannot be told.
+    pub(super) fn age_bound(&self, replicas: &[NodeId], now_ms: u64) -> u64 {
+        let readings = self.clocks.readings();
+        let clock = |node: &NodeId| {
+            if *node == self.me() {
+                return Some((*node, self.engine.now_ms()));
+            }
+            let reading = readings.get(node)?;
+            let since = u64::try_from(reading.heard.elapsed().as_millis()).unwrap_or(u64::MAX);
+            Some((*node, reading.said_ms.saturating_add(since)))
+        };
+        let known: Vec<(NodeId, u64)> = replicas.iter().filter_map(clock).collect();
+        drop(readings);
+        match earliest_of_majority(&known, replicas.len()) {
+            Ok(bound) => bound.min(now_ms),
+            Err(Unclear::Unheard) => 0,
+            Err(Unclear::Skewed(behind, ahead, by_ms)) => {
+                let names = self.names_of(&[behind, ahead]);
+                self.clocks.warn(Some(format!(
+                    "the clocks of {} differ by {} s, more than the {} s that may be: nothing is ended by its age until they agree",
+                    names.join(" and "),
+                    by_ms / 1_000,
+                    SKEW_MS_MAX / 1_000
+                )));
+                0
+            }
+        }
+    }
+}
+
+async fn ask(shared: &Shared, node: NodeId) -> Option<u64> {
+    let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
+    let request = Request::new(Kind::Info(GetInfo {}));
+    let answers = shared.peers.ask(node, &request, Bytes::new(), deadline).await;
+    match answers.ok()?.pop() {
+        // An older release does not say.
+        Some((Answer::Info(info), _)) => Some(info.now_ms).filter(|now_ms| *now_ms > 0),
+        _ => None,
+    }
+}
+
+/// The latest time that a majority of `replicas` clocks have reached, of those that are known.
+fn earliest_of_majority(known: &[(NodeId, u64)], replicas: usize) -> Result<u64, Unclear> {
+    let mut known = known.to_vec();
+    known.sort_unstable_by_key(|(_, ms)| *ms);
+    if let (Some((behind, early)), Some((ahead, late))) = (known.first(), known.last())
+        && late - early > SKEW_MS_MAX
+    {
+        return Err(Unclear::Skewed(*behind, *ahead, late - early));
+    }
+    let majority = replicas / 2 + 1;
+    let bound = known.len().checked_sub(majority).and_then(|at| known.get(at));
+    bound.map(|(_, ms)| *ms).ok_or(Unclear::Unheard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clocks(ms: &[u64]) -> Vec<(NodeId, u64)> {
+        (1..).map(|n| NodeId([n; 16])).zip(ms.iter().copied()).collect()
+    }
+
+    #[test]
+    fn a_majority_has_reached_the_bound() {
+        for (known, replicas, bound) in [
+            (&[5][..], 1, Ok(5)),
+            (&[9, 5, 7], 3, Ok(7)),
+            (&[9, 5], 3, Ok(5)),
+            (&[9], 3, Err(Unclear::Unheard)),
+            (&[], 1, Err(Unclear::Unheard)),
+            (&[1, 2, 3, 4], 5, Ok(2)),
+            (&[4, 3, 2, 1], 4, Ok(2)),
+        ] {
+            assert_eq!(earliest_of_majority(&clocks(known), replicas), bound, "{known:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_far_off_stops_it_and_is_named() {
+        let (one, two) = (NodeId([1; 16]), NodeId([2; 16]));
+        let far = SKEW_MS_MAX + 1;
+        let skewed = earliest_of_majority(&clocks(&[7, 7 + far, 8]), 3);
+        assert_eq!(skewed, Err(Unclear::Skewed(one, two, far)));
+        assert_eq!(earliest_of_majority(&clocks(&[7, 6 + far, 8]), 3), Ok(8));
+    }
+}
