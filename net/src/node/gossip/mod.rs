@@ -78,10 +78,12 @@ impl Gossip {
         if !config.contacts.is_empty() {
             let looking =
                 contacts::look(peers.clone(), config.contacts.clone(), lives.clone(), found);
-            let stop = stopping.clone();
+            let (stop, leave) = (stopping.clone(), leaving.clone());
             tasks.spawn("contacts", async move {
                 tokio::select! {
                     () = stop.cancelled() => {}
+                    // Who leaves waits for every task of gossip.
+                    () = leave.cancelled() => {}
                     () = looking => {}
                 }
             });
