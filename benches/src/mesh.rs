@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use mesh_net::client::ClientConfig;
 use serde_json::Value;
 
-use crate::Result;
 use crate::children::Child;
 use crate::node::{Measured, output, program};
+use crate::{Result, say};
 
 /// How long the cluster may take to be whole again.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -125,17 +125,19 @@ impl Mesh {
         Ok(now)
     }
 
-    /// SIGTERM, and waits for the end; returns when it was sent.
+    /// SIGTERM, and waits for the end; returns when it was sent, and whether the node ended in order.
     ///
     /// # Errors
-    /// There is no such node; it failed on its way out.
-    pub fn terminate(&mut self, name: &str) -> Result<Instant> {
+    /// There is no such node; the system's.
+    pub fn terminate(&mut self, name: &str) -> Result<(Instant, bool)> {
         let child = self.take(name)?;
         let now = Instant::now();
         child.terminate()?;
         let ended = child.finish();
-        ended.map_err(|error| format!("{name}: {error}: {}", self.log_end(name)))?;
-        Ok(now)
+        if let Err(error) = &ended {
+            say(&format!("  {name}: {error}: {}", self.log_end(name)));
+        }
+        Ok((now, ended.is_ok()))
     }
 
     /// What a command prints, given by the operator.

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mesh_ring::ids::ClusterId;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,6 @@ impl Roster {
     }
 }
 
-fn invalid(path: &PathBuf, cause: &str) -> Failure {
+fn invalid(path: &Path, cause: &str) -> Failure {
     Failure::failed(format!("{} cannot be used: {cause}", path.display()))
 }

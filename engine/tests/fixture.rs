@@ -104,7 +104,7 @@ fn replicate(engine: &Engine) {
         ..Persist::entries(scribe.partition, vec![uncommitted])
     };
     persist(engine, suspect);
-    let (sender, receiver) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1024);
     let row = RowChange::Put {
         key: b"row".to_vec(),
         value: b"of the control plane".to_vec(),

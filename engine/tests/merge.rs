@@ -9,7 +9,7 @@
 mod support;
 
 use std::ops::ControlFlow;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 use mesh_engine::{BindingWrite, Engine, Identity, prepare};
@@ -43,7 +43,7 @@ fn key(n: u64) -> BindingKey {
 }
 
 fn merge(engine: &Engine, key: &BindingKey, theirs: Binding) {
-    let (sender, done) = channel();
+    let (sender, done) = sync_channel(1);
     engine.submit_merge(key.clone(), theirs, move |result| {
         sender.send(result).unwrap();
     });

@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs::OpenOptions;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 
 use mesh_engine::{Command, Engine, JournalEntry, Persist, ReadError};
 use mesh_ring::ids::{Epoch, Index, TopicKey};
@@ -324,7 +324,7 @@ fn a_commit_waits_for_what_is_not_durable_yet() {
     let engine = bench.open_engine();
     let (mut scribe, mut end) = begun(&engine, "t");
     let p = scribe.partition;
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(1024);
     for n in 0..200_u64 {
         let entry = scribe.append(&mut end, &["x"]);
         let index = entry.index;
@@ -378,7 +378,7 @@ fn a_checkpoint_lets_old_entries_go() {
     ledger.settle(Index(total));
     let before = engine.replica(p).unwrap();
     assert!(before.epochs.len() > 3, "{:?}", before.epochs);
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(1024);
     let checkpoint = ledger.checkpoint().unwrap();
     engine.submit_checkpoint(p, checkpoint, move |result| sender.send(result).unwrap());
     let first = receiver.recv().unwrap().unwrap();

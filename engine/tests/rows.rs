@@ -4,14 +4,14 @@
 
 mod support;
 
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 
 use mesh_engine::{Founding, FoundingMember, RowChange, Solo, prepare_with};
 use mesh_ring::ids::NodeId;
 use support::*;
 
 fn change(engine: &Solo, changes: Vec<RowChange>) {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(1024);
     engine.submit_rows(changes, move |result| sender.send(result).unwrap());
     receiver.recv().unwrap().unwrap();
 }
@@ -67,7 +67,7 @@ fn rows_are_refused_once_the_store_is_closed() {
     let bench = Bench::new();
     let engine = bench.open();
     engine.close().unwrap();
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(1024);
     engine.submit_rows(vec![put(b"a", b"1")], move |result| {
         sender.send(result).unwrap();
     });

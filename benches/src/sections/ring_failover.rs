@@ -100,7 +100,13 @@ fn findings(kills: &Kills, stops: &Stops, outcome: crate::load::Outcome) -> Resu
     findings.bar(
         "handover",
         longest(&stops.topic),
-        text(&stops.topic, "stops"),
+        match stops.failed {
+            0 => text(&stops.topic, "stops"),
+            failed => text(
+                &stops.topic,
+                &format!("stops, {failed} ended with an error"),
+            ),
+        },
     );
     let samples: Vec<Samples> = [
         (APART, apart),
@@ -141,6 +147,8 @@ impl Kills {
 struct Stops {
     topic: Vec<f64>,
     all: Vec<f64>,
+    /// Nodes that ended with an error.
+    failed: usize,
 }
 
 /// A node, and the topics of the load that it leads, each with its epoch.
@@ -223,7 +231,8 @@ fn stop(
     let topic = number % topics.len();
     mesh.wait_until_whole()?;
     let led = leader(load, topics, topic)?;
-    let asked = mesh.terminate(&led.node)?;
+    let (asked, in_order) = mesh.terminate(&led.node)?;
+    stops.failed += usize::from(!in_order);
     for (number, epoch) in &led.topics {
         load.wait_for_epoch_after(*number, *epoch, asked)?;
     }

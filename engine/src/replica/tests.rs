@@ -1,7 +1,7 @@
 //! The moment between looking into the store and asking what of it is committed, which no test from outside can hit.
 
 use std::cell::Cell;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 use mesh_ring::command::{Command, TopicConfig};
@@ -62,13 +62,13 @@ fn append(index: u64, epoch: u64, value: &'static str) -> JournalEntry {
 }
 
 fn persist(engine: &Engine, persist: Persist) {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(1024);
     engine.submit_persist(persist, move |result| sender.send(result).unwrap());
     receiver.recv().unwrap().unwrap();
 }
 
 fn commit(engine: &Engine, upto: u64) {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(1024);
     engine.submit_commit(P, Index(upto), move |result| sender.send(result).unwrap());
     receiver.recv().unwrap().unwrap();
 }

@@ -1,6 +1,6 @@
 //! Drives a partition's journal as a replica does: entries by hand, durable and committed when the test says so.
 
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 use mesh_engine::batch::{LeaderStamp, stamp};
@@ -101,7 +101,7 @@ impl Scribe {
 
 /// Makes it durable and waits for that.
 pub(crate) fn persist(engine: &Engine, persist: Persist) {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(1024);
     engine.submit_persist(persist, move |result| sender.send(result).unwrap());
     receiver.recv().unwrap().unwrap();
 }
@@ -127,7 +127,7 @@ pub(crate) fn rewrite(
 }
 
 pub(crate) fn commit(engine: &Engine, partition: PartitionId, upto: Index) {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(1024);
     engine.submit_commit(partition, upto, move |result| sender.send(result).unwrap());
     receiver.recv().unwrap().unwrap();
 }

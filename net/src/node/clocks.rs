@@ -55,7 +55,10 @@ impl Clocks {
 
     /// What people should know.
     pub(super) fn warning(&self) -> Option<String> {
-        self.skew.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.skew
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn warn(&self, warning: Option<String>) {
@@ -71,7 +74,9 @@ impl Shared {
     /// Asks the other replicas of what this node leads for the time, all at once.
     pub(super) async fn compare_clocks(self: &Arc<Self>) {
         let map = self.map();
-        let led = map.assignments().filter(|(_, assignment)| assignment.leader == self.me());
+        let led = map
+            .assignments()
+            .filter(|(_, assignment)| assignment.leader == self.me());
         let mut others: Vec<NodeId> = led
             .flat_map(|(_, assignment)| assignment.replicas.clone())
             .filter(|node| *node != self.me())
@@ -94,10 +99,14 @@ impl Shared {
         while let Some((node, said)) = answers.recv().await {
             if let Some(said_ms) = said {
                 let heard = Instant::now();
-                self.clocks.readings().insert(node, Reading { said_ms, heard });
+                self.clocks
+                    .readings()
+                    .insert(node, Reading { said_ms, heard });
             }
         }
-        self.clocks.readings().retain(|_, reading| reading.heard.elapsed() < COUNTS_FOR);
+        self.clocks
+            .readings()
+            .retain(|_, reading| reading.heard.elapsed() < COUNTS_FOR);
         self.clocks.warn(None);
     }
 
@@ -135,7 +144,10 @@ impl Shared {
 async fn ask(shared: &Shared, node: NodeId) -> Option<u64> {
     let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
     let request = Request::new(Kind::Info(GetInfo {}));
-    let answers = shared.peers.ask(node, &request, Bytes::new(), deadline).await;
+    let answers = shared
+        .peers
+        .ask(node, &request, Bytes::new(), deadline)
+        .await;
     match answers.ok()?.pop() {
         // An older release does not say.
         Some((Answer::Info(info), _)) => Some(info.now_ms).filter(|now_ms| *now_ms > 0),
@@ -153,7 +165,10 @@ fn earliest_of_majority(known: &[(NodeId, u64)], replicas: usize) -> Result<u64,
         return Err(Unclear::Skewed(*behind, *ahead, late - early));
     }
     let majority = replicas / 2 + 1;
-    let bound = known.len().checked_sub(majority).and_then(|at| known.get(at));
+    let bound = known
+        .len()
+        .checked_sub(majority)
+        .and_then(|at| known.get(at));
     bound.map(|(_, ms)| *ms).ok_or(Unclear::Unheard)
 }
 
@@ -162,7 +177,10 @@ mod tests {
     use super::*;
 
     fn clocks(ms: &[u64]) -> Vec<(NodeId, u64)> {
-        (1..).map(|n| NodeId([n; 16])).zip(ms.iter().copied()).collect()
+        (1..)
+            .map(|n| NodeId([n; 16]))
+            .zip(ms.iter().copied())
+            .collect()
     }
 
     #[test]
@@ -176,7 +194,11 @@ mod tests {
             (&[1, 2, 3, 4], 5, Ok(2)),
             (&[4, 3, 2, 1], 4, Ok(2)),
         ] {
-            assert_eq!(earliest_of_majority(&clocks(known), replicas), bound, "{known:?}");
+            assert_eq!(
+                earliest_of_majority(&clocks(known), replicas),
+                bound,
+                "{known:?}"
+            );
         }
     }
 

@@ -66,13 +66,18 @@ fn keeps_up(shared: &Shared, id: PartitionId, assignment: &Assignment) -> Vec<No
     if !partition.leads() || status.epoch != assignment.epoch {
         return Vec::new();
     }
-    let most = Limits::default().window_entries as u64;
-    let lag = partition.progress().lag();
-    unknown
-        .copied()
-        .filter(|node| {
-            lag.iter()
-                .any(|(of, entries)| of == node && *entries <= most)
-        })
-        .collect()
+    let last = partition.progress().last().0;
+    let least = last.saturating_sub(Limits::default().window_entries as u64);
+    let matched = partition.progress().matched();
+    // A node that has nothing lacks little of a short journal: what counts is that it has acknowledged an entry of this
+    // very epoch, and so everything that was committed before.
+    let of_this_epoch = |index| {
+        let at = shared.engine.position_at(id, index);
+        matches!(at, Ok(Some(at)) if at.epoch == assignment.epoch)
+    };
+    let near = |node: &NodeId| {
+        let mut matched = matched.iter();
+        matched.any(|(of, index)| of == node && index.0 >= least && of_this_epoch(*index))
+    };
+    unknown.copied().filter(near).collect()
 }

@@ -316,7 +316,9 @@ fn closed(shared: &Arc<Shared>, id: PartitionId, error: &ReadError) {
         let shared = shared_too;
         while let Some(Slot::Closed) = shared.partitions.slot(id) {
             let map = shared.map();
-            let led = map.assignment(id).filter(|assignment| assignment.leader == shared.me());
+            let led = map
+                .assignment(id)
+                .filter(|assignment| assignment.leader == shared.me());
             if let Some(assignment) = led {
                 shared.cannot_lead(id, assignment);
             }
@@ -434,7 +436,7 @@ impl Shared {
             partition: id.0.into(),
             epoch: epoch.0,
         }));
-        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(2);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
         let asked = self
             .peers
             .ask(node, &request, bytes::Bytes::new(), deadline);

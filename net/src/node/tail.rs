@@ -31,6 +31,10 @@ use crate::wire::proto::{
 /// How long a tail that begins waits for this copy to have what the leader has.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
 
+/// How long it waits for a leader that could be there, and how often it looks.
+const TAKEOVER_WAIT: Duration = Duration::from_secs(2);
+const TAKEOVER_LOOK: Duration = Duration::from_millis(20);
+
 /// How long a tail goes on that waits at a node without the leader. Its client tries others, and comes back if there is none.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(5);
 
@@ -142,13 +146,19 @@ async fn find_end(
     partition: &Partition,
     open: &TailOpen,
 ) -> Result<End, Error> {
-    if partition.leads() {
-        return Ok(End::Own);
-    }
-    let described = match shared.ask_leader(partition.id, &open.topic).await {
-        Ok(Some(described)) => described,
-        Ok(None) => return Ok(End::Local),
-        Err(error) => return Err(error),
+    let takeover = Instant::now() + TAKEOVER_WAIT;
+    let described = loop {
+        if partition.leads() {
+            return Ok(End::Own);
+        }
+        match shared.ask_leader(partition.id, &open.topic).await? {
+            Some(described) => break described,
+            // Whoever takes over serves soon; after a restart much less is known to be committed before that.
+            None if Instant::now() < takeover && shared.shortage(partition.id).is_none() => {
+                tokio::time::sleep(TAKEOVER_LOOK).await;
+            }
+            None => return Ok(End::Local),
+        }
     };
     let topic = described.topic.as_ref().map(TopicKey::try_from);
     let Some(Ok(topic)) = topic else {

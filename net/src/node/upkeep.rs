@@ -74,7 +74,9 @@ async fn keep_house(shared: Arc<Shared>) {
 async fn tidy(shared: &Arc<Shared>, partition: &Partition, now_ms: u64, forget: Option<u64>) {
     let (engine, id) = (Arc::clone(&shared.engine), partition.id);
     let map = shared.map();
-    let replicas = map.assignment(id).map(|assignment| assignment.replicas.clone());
+    let replicas = map
+        .assignment(id)
+        .map(|assignment| assignment.replicas.clone());
     let age_ms = shared.age_bound(&replicas.unwrap_or_default(), now_ms);
     let due = blocking(move || {
         let mut changes: Vec<Change> = engine

@@ -11,8 +11,8 @@ use std::{
 use mesh_engine::{Founding, FoundingMember, Identity, OpenError};
 use mesh_net::{
     client::{
-        Client, ClientConfig, ClusterChange, ClusterView, NodeState, NodeStatus, PartitionView,
-        Producer, ProducerOptions,
+        Client, ClientConfig, ClientError, ClusterChange, ClusterView, NodeState, NodeStatus,
+        PartitionView, Producer, ProducerOptions,
     },
     identity::{Authority, CredentialFiles, Grants, Validity},
     node::{NODE_FILE, Node, NodeConfig, StartError},
@@ -171,7 +171,12 @@ impl Cluster {
     fn prepare(&self, node: usize, founding: Option<&Founding>) {
         let (server, folder) = (&self.servers[node], self.folder(node));
         self.authority
-            .issue_node(&folder.join("identity"), &server.name, &[], Validity::days(1))
+            .issue_node(
+                &folder.join("identity"),
+                &server.name,
+                &[],
+                Validity::days(1),
+            )
             .unwrap();
         let identity = Identity {
             cluster: CLUSTER,
@@ -215,7 +220,16 @@ impl Cluster {
     /// Changes the ring, through whichever node answers.
     pub(crate) async fn change(&self, change: ClusterChange) {
         let client = self.any_client().await;
-        within(client.change_cluster(change)).await.unwrap();
+        // Without an answer it may have been done; every change may be asked for again.
+        let changing = async {
+            loop {
+                match client.change_cluster(change.clone()).await {
+                    Err(ClientError::Unavailable(_)) => {}
+                    changed => return changed,
+                }
+            }
+        };
+        within(changing).await.unwrap();
         client.close().await;
     }
 
@@ -296,14 +310,19 @@ impl Cluster {
 
     /// Puts a copy in place of a node's disk; the disk is kept beside.
     pub(crate) fn put_disk(&self, node: usize, copy: &Path) -> PathBuf {
-        let beside = self.dir.path().join(format!("beside-{}", copy.file_name().unwrap().to_string_lossy()));
+        let beside = self.dir.path().join(format!(
+            "beside-{}",
+            copy.file_name().unwrap().to_string_lossy()
+        ));
         fs::rename(self.data(node), &beside).unwrap();
         copy_dir(copy, &self.data(node));
         beside
     }
 
     fn config(&self, nodes: &[usize]) -> ClientConfig {
-        let addresses = nodes.iter().map(|node| self.servers[*node].addr.to_string());
+        let addresses = nodes
+            .iter()
+            .map(|node| self.servers[*node].addr.to_string());
         ClientConfig::new(addresses.collect(), self.admin.clone())
     }
 
@@ -362,16 +381,30 @@ impl Cluster {
         .await;
     }
 
-    /// Waits until every replica of every partition, by the map, has everything that its leader has, and counts.
+    /// Waits until nothing moves any more, and every replica of every partition counts.
+    pub(crate) async fn all_placed(&self) {
+        self.all_count("every replica counts", false).await;
+    }
+
+    /// The same, and every replica has everything that its leader has; nothing may be appended meanwhile.
     pub(crate) async fn all_caught_up(&self) {
+        self.all_count("every replica has everything", true).await;
+    }
+
+    async fn all_count(&self, what: &str, whole: bool) {
         self.all_lead().await;
-        self.eventually("every replica has everything", async || {
+        self.eventually(what, async || {
             let running: Vec<_> = self.running().collect();
             let view = self.view(running[0]).await;
             let mut copies = Vec::new();
             for node in running {
                 let status = self.status(node).await;
-                copies.extend(status.partitions.into_iter().map(|copy| (self.id(node), copy)));
+                copies.extend(
+                    status
+                        .partitions
+                        .into_iter()
+                        .map(|copy| (self.id(node), copy)),
+                );
             }
             view.partitions.iter().all(|partition| {
                 let of = |node: NodeId| {
@@ -381,13 +414,14 @@ impl Cluster {
                 let Some((_, leader)) = partition.leader.and_then(of) else {
                     return false;
                 };
-                let whole = |node: &NodeId| {
-                    of(*node).is_some_and(|(_, copy)| copy.committed == leader.last && !copy.suspect)
+                let counts = |node: &NodeId| {
+                    of(*node).is_some_and(|(_, copy)| {
+                        !copy.suspect && (!whole || copy.committed == leader.last)
+                    })
                 };
-                leader.last == leader.committed
-                    && partition.learners.is_empty()
+                partition.learners.is_empty()
                     && partition.target.is_none()
-                    && partition.replicas.iter().all(whole)
+                    && partition.replicas.iter().all(counts)
             })
         })
         .await;
@@ -422,10 +456,14 @@ impl Cluster {
                 status.transfers,
             );
             for member in &view.nodes {
-                eprintln!("  {} {:?} votes {}", member.name, member.state, member.votes);
+                eprintln!(
+                    "  {} {:?} votes {}",
+                    member.name, member.state, member.votes
+                );
             }
             for partition in &view.partitions {
-                let named = |nodes: &[NodeId]| nodes.iter().map(|node| node.0[0]).collect::<Vec<_>>();
+                let named =
+                    |nodes: &[NodeId]| nodes.iter().map(|node| node.0[0]).collect::<Vec<_>>();
                 let mut copies = status.partitions.iter();
                 let copy = copies.find(|copy| copy.partition == partition.id);
                 eprintln!(
@@ -453,13 +491,27 @@ impl Cluster {
             }
             let client = self.client(&[node]).await;
             let described = within(client.describe_topic(topic)).await.unwrap();
-            let hash = within(client.hash_topic(&described, 0, records)).await.unwrap();
+            let hash = within(client.hash_topic(&described, 0, records))
+                .await
+                .unwrap();
             client.close().await;
-            assert_eq!((hash.records, hash.damaged), (records, 0), "of n{}", node + 1);
+            assert_eq!(
+                (hash.records, hash.damaged),
+                (records, 0),
+                "of n{}",
+                node + 1
+            );
             roots.push(hash.root);
         }
-        assert!(roots.windows(2).all(|pair| pair[0] == pair[1]), "{topic} differs");
-        assert_eq!(roots.len(), 3.min(self.running().count()), "replicas of {topic}");
+        assert!(
+            roots.windows(2).all(|pair| pair[0] == pair[1]),
+            "{topic} differs"
+        );
+        assert_eq!(
+            roots.len(),
+            3.min(self.running().count()),
+            "replicas of {topic}"
+        );
     }
 
     pub(crate) fn state_in(&self, view: &ClusterView, node: usize) -> Option<NodeState> {
@@ -494,7 +546,10 @@ pub(crate) async fn assert_reads(client: &Client, topic: &str, count: u64) {
     let read = texts(&read_all(client, topic).await);
     let expected: Vec<String> = (0..count).map(|number| number.to_string()).collect();
     assert_eq!(read.len(), expected.len(), "records of {topic}");
-    assert!(read == expected, "{topic} reads otherwise than it was written");
+    assert!(
+        read == expected,
+        "{topic} reads otherwise than it was written"
+    );
 }
 
 /// Addresses of loopback that the system had free. All are held until all are known, so that they differ.

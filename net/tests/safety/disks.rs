@@ -116,7 +116,10 @@ async fn an_empty_disk_founds_nothing() {
     for words in ["holds no store", "meshctl node new", "meshctl node join"] {
         assert!(cause.contains(words), "{cause:?} does not say {words:?}");
     }
-    assert!(!cluster.data(0).join("db/CURRENT").exists(), "a store was made");
+    assert!(
+        !cluster.data(0).join("db/CURRENT").exists(),
+        "a store was made"
+    );
     publish(&client, &topic, 3..5).await;
 
     // Another node's disk is no substitute.

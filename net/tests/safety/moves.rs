@@ -25,7 +25,10 @@ struct Traffic {
 impl Traffic {
     fn start(client: &Client, topic: &str) -> Traffic {
         let stop = Arc::new(AtomicBool::new(false));
-        let (producer, ending) = (client.producer(ProducerOptions::default()), Arc::clone(&stop));
+        let (producer, ending) = (
+            client.producer(ProducerOptions::default()),
+            Arc::clone(&stop),
+        );
         let name = topic.to_owned();
         let appends = tokio::spawn(async move {
             let mut count = 0;
@@ -48,7 +51,11 @@ impl Traffic {
                 }
             }
         });
-        Traffic { stop, appends, tail }
+        Traffic {
+            stop,
+            appends,
+            tail,
+        }
     }
 
     /// How many were appended; every one was acknowledged.
@@ -73,7 +80,9 @@ async fn fill(client: &Client, records: u64, bytes: usize) -> Vec<String> {
     for topic in &topics {
         for seed in 0..records {
             let value = noise(seed * 2 + 1, bytes);
-            within(producer.publish(topic, record(value))).await.unwrap();
+            within(producer.publish(topic, record(value)))
+                .await
+                .unwrap();
         }
     }
     topics
@@ -85,9 +94,9 @@ async fn copying(cluster: &Cluster, to: usize, bytes: u64) -> TransferStatus {
     cluster
         .eventually("a copy is under way", async || {
             let transfers = cluster.status(to).await.transfers;
-            let mut copying = transfers.into_iter().filter(|transfer| {
-                transfer.to == cluster.id(to) && transfer.bytes_done >= bytes
-            });
+            let mut copying = transfers
+                .into_iter()
+                .filter(|transfer| transfer.to == cluster.id(to) && transfer.bytes_done >= bytes);
             found = copying.next();
             found.is_some()
         })
@@ -97,7 +106,7 @@ async fn copying(cluster: &Cluster, to: usize, bytes: u64) -> TransferStatus {
 
 /// Every node holds what the map gives it, and nothing else; the copies are balanced.
 async fn assert_settled(cluster: &Cluster) {
-    cluster.all_caught_up().await;
+    cluster.all_placed().await;
     cluster
         .eventually("old copies are dropped", async || {
             let some = cluster.running().next().unwrap();
@@ -107,7 +116,8 @@ async fn assert_settled(cluster: &Cluster) {
                 let mut held: Vec<_> = held.into_iter().map(|copy| copy.partition).collect();
                 held.sort_unstable();
                 let given = view.partitions.iter();
-                let given = given.filter(|partition| partition.replicas.contains(&cluster.id(node)));
+                let given =
+                    given.filter(|partition| partition.replicas.contains(&cluster.id(node)));
                 if held != given.map(|partition| partition.id).collect::<Vec<_>>() {
                     return false;
                 }
@@ -128,7 +138,10 @@ async fn a_node_joins_and_another_leaves_while_everything_goes_on() {
     let mut cluster = Cluster::start(3).await;
     let client = cluster.client(&[0, 1, 2]).await;
     let topics = fill(&client, 4, 2_000).await;
-    client.put(b"bound", "before".into(), Default::default()).await.unwrap();
+    client
+        .put(b"bound", "before".into(), Default::default())
+        .await
+        .unwrap();
     let traffic = Traffic::start(&client, "traffic");
     let joining = cluster.admit("").await;
     cluster.restart(joining).await;
@@ -165,6 +178,7 @@ async fn a_node_joins_and_another_leaves_while_everything_goes_on() {
     assert_settled(&cluster).await;
 
     let count = traffic.end().await;
+    cluster.all_caught_up().await;
     let client_too = cluster.client(&[joining]).await;
     assert_reads(&client_too, "traffic", count).await;
     cluster.assert_replicas_alike("traffic", count).await;
@@ -193,6 +207,7 @@ async fn whoever_takes_a_copy_may_be_killed_and_goes_on() {
     }
     assert_settled(&cluster).await;
     let count = traffic.end().await;
+    cluster.all_caught_up().await;
     cluster.assert_replicas_alike("traffic", count).await;
     for topic in &topics {
         cluster.assert_replicas_alike(topic, 40).await;
@@ -220,15 +235,15 @@ async fn whoever_gives_a_copy_may_be_killed_and_another_leader_gives_it() {
             let leads = partition.active && partition.leader != Some(transfer.from);
             let transfers = cluster.status(joining).await.transfers;
             let mut of_another = transfers.iter();
-            let taken = of_another.any(|other| {
-                other.partition == transfer.partition && other.from != transfer.from
-            });
+            let taken = of_another
+                .any(|other| other.partition == transfer.partition && other.from != transfer.from);
             leads && (taken || partition.replicas.contains(&cluster.id(joining)))
         })
         .await;
     cluster.restart(giver).await;
     assert_settled(&cluster).await;
     traffic.end().await;
+    cluster.all_caught_up().await;
     let view = cluster.view(giver).await;
     assert_eq!(cluster.state_in(&view, joining), Some(NodeState::Up));
     for topic in &topics {

@@ -34,7 +34,10 @@ async fn a_follower_that_lagged_more_than_the_journal_keeps_is_rebuilt() {
     let topic = cluster.topic_led_by(1).await;
     let client = cluster.client(&[1, 2]).await;
     append_entries(&client, &topic, 0, 10).await;
-    client.put(b"before", "x".into(), Default::default()).await.unwrap();
+    client
+        .put(b"before", "x".into(), Default::default())
+        .await
+        .unwrap();
     cluster.all_caught_up().await;
     cluster.kill(0).await;
     cluster.all_lead().await;
@@ -51,7 +54,11 @@ async fn a_follower_that_lagged_more_than_the_journal_keeps_is_rebuilt() {
     append_entries(&client, &topic, count, 10).await;
     let status = cluster.status(0).await;
     let id = partition_id(&topic);
-    let copy = status.partitions.iter().find(|copy| copy.partition == id).unwrap();
+    let copy = status
+        .partitions
+        .iter()
+        .find(|copy| copy.partition == id)
+        .unwrap();
     assert!(!copy.suspect && copy.last > entries, "{copy:?}");
     assert!(client.get(b"before", Some(2)).await.unwrap().is_some());
     client.close().await;

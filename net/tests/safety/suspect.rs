@@ -13,7 +13,9 @@ use crate::support::within;
 
 /// The newest write-ahead log file.
 fn newest_log(data: &Path) -> PathBuf {
-    let logs = fs::read_dir(data.join("db")).unwrap().map(|entry| entry.unwrap().path());
+    let logs = fs::read_dir(data.join("db"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"))
         .max()
         .unwrap()
@@ -55,7 +57,10 @@ async fn a_damaged_log_makes_a_suspect_that_is_caught_up() {
     // With one of the others away, nothing that only it and the damaged disk had may be lost.
     cluster.restart(0).await;
     let status = cluster.status(0).await;
-    let said = status.warnings.iter().any(|warning| warning.contains("did not come back whole"));
+    let said = status
+        .warnings
+        .iter()
+        .any(|warning| warning.contains("did not come back whole"));
     assert!(said, "{:?}", status.warnings);
     cluster.all_caught_up().await;
     let status = cluster.status(0).await;
@@ -90,7 +95,11 @@ async fn a_suspect_and_one_that_lacks_it_do_not_vote_away_what_was_acknowledged(
     cluster.restart(0).await;
     cluster.restart(2).await;
     let said = cluster.status(0).await.warnings;
-    assert!(said.iter().any(|warning| warning.contains("did not come back whole")), "{said:?}");
+    assert!(
+        said.iter()
+            .any(|warning| warning.contains("did not come back whole")),
+        "{said:?}"
+    );
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     let id = crate::cluster::partition_id(&topic);
     for node in [0, 2] {
@@ -129,7 +138,8 @@ async fn a_single_node_refuses_a_damaged_log_and_names_the_way_out() {
     let whole = log_bytes(&data);
     for n in 0..20 {
         let name = mesh_ring::name::TopicName::new(&format!("t{n}")).unwrap();
-        solo.create_topic(&name, mesh_engine::TopicConfig::default()).unwrap();
+        solo.create_topic(&name, mesh_engine::TopicConfig::default())
+            .unwrap();
     }
     let crashed = dir.path().join("crashed");
     crate::cluster::copy_dir(&data, &crashed);

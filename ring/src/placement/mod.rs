@@ -195,9 +195,7 @@ pub(crate) fn misled(map: &ClusterMap) -> impl Iterator<Item = PartitionId> {
     map.assignments()
         .filter(|(_, of)| {
             let first = of.replicas[0];
-            let should = map
-                .node(first)
-                .is_some_and(Member::is_fit_to_lead);
+            let should = map.node(first).is_some_and(Member::is_fit_to_lead);
             should && of.leader != first && of.is_activated() && of.target.is_none()
         })
         .map(|(partition, _)| partition)

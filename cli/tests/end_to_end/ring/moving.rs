@@ -48,13 +48,11 @@ fn under_way(cluster: &Cluster) -> (String, String) {
     });
     assert!(found, "no copy on its way: {last}");
     let text = |field: &str| last["transfers"][0][field].as_str().unwrap().to_owned();
-    println!("on its way: {}", last["transfers"]);
     (text("from"), text("to"))
 }
 
 /// Kills and starts again, and everything else goes on. What it gives from now on, it gives quickly.
 fn dies_and_returns(scene: &mut Scene, name: &str) {
-    println!("{name} dies");
     scene.cluster.kill(name);
     scene.gets_on();
     configure(&scene.cluster, name, "transfer_bytes_per_second", FAST);

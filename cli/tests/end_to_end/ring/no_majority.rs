@@ -2,13 +2,15 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 use std::thread;
-use std::time::Duration;
 
 use super::scene::{go_on, others, pause};
 use crate::cluster::Cluster;
-use crate::mesh::{PATIENCE, meshctl};
+use crate::mesh::{PATIENCE, meshctl, until};
+
+/// Lines of a tail that wait for the test.
+const LINES_MAX: usize = 16;
 
 const SENTENCE: &str = "not enough replicas (need 2, have 1)";
 
@@ -36,7 +38,7 @@ fn one_of_three_tells_how_many_it_needs_and_one_more_is_enough() {
     ]);
     let mut tail = tail.stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(tail.stdout.take().unwrap()).lines();
-    let (sender, seen) = channel();
+    let (sender, seen) = sync_channel(LINES_MAX);
     thread::spawn(move || {
         lines
             .map_while(Result::ok)
@@ -84,9 +86,13 @@ fn one_of_three_tells_the_same_while_the_others_only_sleep() {
     let survivor = cluster.leader("t");
     let asleep = others(&cluster, &[&survivor]);
     asleep.iter().for_each(|name| pause(&cluster, name));
-    // Until then a write may still wait for them.
-    thread::sleep(Duration::from_secs(2));
-    takes_nothing(&cluster, "t");
+    // Until their silence counts, a write waits for them, and nobody can tell what became of it.
+    let told = until(|| {
+        let ran = cluster.run(&["publish", "t", "lost?", "--timeout", "2s"]);
+        assert_eq!(ran.code, Some(4), "{ran:?}");
+        ran.stderr.contains(SENTENCE)
+    });
+    assert!(told, "nobody says what is wrong");
     asleep.iter().for_each(|name| go_on(&cluster, name));
     cluster.publish_soon("t", "b");
     cluster.is_whole();

@@ -124,6 +124,8 @@ fn append_and_die(cluster: &mut Cluster, runtime: &Runtime, value: &str, heard: 
     deaf.iter().for_each(|name| pause(cluster, name));
     let mut publish = meshctl(&cluster.path(""));
     publish.args(["publish", "t", value, "--timeout", "50s"]);
+    // It must reach the leader before that has noticed that it is alone; the others it learns from the leader.
+    publish.args(["--node", cluster.address(&leader)]);
     let mut publish = publish.spawn().unwrap();
     let taken = until(|| uncommitted(runtime, &watching, partition.unwrap()) > 0);
     assert!(taken, "{leader} takes nothing");

@@ -49,7 +49,16 @@ pub(super) async fn change(
             name: revoke.name,
         },
     };
-    match shared.propose(command).await {
+    let removes_me = matches!(&command, ControlCommand::Remove { node } if *node == shared.me());
+    let proposed = tokio::select! {
+        proposed = shared.propose(command) => proposed,
+        // The others let go of a node that they have removed before it hears from the group that this is done.
+        _ = shared.peers.refused(), if removes_me => {
+            let map_version = shared.map().version();
+            return Ok(plain(Answer::Changed(Changed { map_version })));
+        }
+    };
+    match proposed {
         Ok(outcome) => Ok(plain(Answer::Changed(Changed {
             map_version: outcome.version,
         }))),
