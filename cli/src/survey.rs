@@ -188,7 +188,7 @@ impl Survey {
                 let same = |other: &&TransferStatus| {
                     (other.partition, other.to) == (transfer.partition, transfer.to)
                 };
-                match transfers.iter().position(|other| same(other)) {
+                match transfers.iter().position(same) {
                     None => transfers.push(transfer),
                     Some(at) if transfer.to == node => transfers[at] = transfer,
                     Some(_) => {}
