@@ -306,7 +306,8 @@ impl Engine {
         Answer(receiver).wait()
     }
 
-    /// Queues a write; otherwise as [`Engine::submit_append`].
+    /// Queues a write; `done` is called on the writer's thread when it is durable or refused, and must not block. The call itself
+    /// blocks only while more than [`crate::QUEUE_BYTES_MAX`] wait for the disk.
     pub fn submit_write(
         &self,
         write: BindingWrite,
