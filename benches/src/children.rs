@@ -82,16 +82,14 @@ impl Child {
         Ok(())
     }
 
-    /// SIGTERM. [`Child::finish`] waits for the end.
+    /// SIGTERM, and waits for the end. Its stdin stays open until then: closing it asks for the end a second time.
     ///
     /// # Errors
-    /// The system's.
-    pub fn terminate(&self) -> Result<()> {
+    /// It failed.
+    pub fn terminate(mut self) -> Result<()> {
         let process = rustix::process::Pid::from_child(&self.process);
-        Ok(rustix::process::kill_process(
-            process,
-            rustix::process::Signal::TERM,
-        )?)
+        rustix::process::kill_process(process, rustix::process::Signal::TERM)?;
+        ended(self.process.wait()?)
     }
 
     /// Lets it end by itself and waits for that.
@@ -100,12 +98,15 @@ impl Child {
     /// It failed.
     pub fn finish(mut self) -> Result<()> {
         drop(self.lifeline.take());
-        let status = self.process.wait()?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(format!("a process failed: {status}").into())
-        }
+        ended(self.process.wait()?)
+    }
+}
+
+fn ended(status: std::process::ExitStatus) -> Result<()> {
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("a process failed: {status}").into())
     }
 }
 

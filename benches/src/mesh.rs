@@ -132,8 +132,7 @@ impl Mesh {
     pub fn terminate(&mut self, name: &str) -> Result<(Instant, bool)> {
         let child = self.take(name)?;
         let now = Instant::now();
-        child.terminate()?;
-        let ended = child.finish();
+        let ended = child.terminate();
         if let Err(error) = &ended {
             say(&format!("  {name}: {error}: {}", self.log_end(name)));
         }

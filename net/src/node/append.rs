@@ -11,6 +11,7 @@ use mesh_ring::name::TopicName;
 use prost::Message;
 use quinn::RecvStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::yield_now;
 
 use super::connection::Stream;
 use super::partition::{AppendAsk, Appended, Ask, Change, Changed, Partition, Refusal};
@@ -142,6 +143,8 @@ impl Outbox {
                 }
             }
             self.changed.notified().await;
+            // Partitions that the same fsync has woken answer first, and their answers share a frame.
+            yield_now().await;
         }
     }
 }

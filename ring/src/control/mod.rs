@@ -24,7 +24,7 @@
 //!
 //! After every command, the map settles: a partition whose leader is down or leaves is led by a live replica that
 //! stays, if there is one, in a new epoch; what a leaving node holds gets another target; moves begin, as many per
-//! node as the settings allow; and a move whose learners have all caught up becomes the replica set, in a new epoch.
+//! node as the settings allow; and a move whose live nodes have all caught up becomes the replica set, in a new epoch.
 //! A replica set changes only while the current epoch is activated, so that a partition has at most two sets whose
 //! majorities matter, and only to a set of which a majority is alive.
 

@@ -142,12 +142,10 @@ fn complete(map: &mut ClusterMap) {
     let mut load = Load::of(map);
     for at in 0..map.partitions.len() {
         let of = &map.partitions[at];
-        let Some(target) = of.target.as_ref().filter(|target| is_filled(of, target)) else {
+        let Some(target) = of.target.as_ref().filter(|to| is_filled(map, of, to)) else {
             continue;
         };
-        let live = target.replicas.iter().filter(|n| map.is_live(**n)).count();
-        let leader = leaders::elect(map, &load, of, &target.replicas);
-        let (Some(leader), true) = (leader, live > target.replicas.len() / 2) else {
+        let Some(leader) = leaders::elect(map, &load, of, &target.replicas) else {
             continue;
         };
         let assignment = &mut map.partitions[at];
@@ -159,11 +157,17 @@ fn complete(map: &mut ClusterMap) {
     }
 }
 
-fn is_filled(of: &Assignment, target: &Target) -> bool {
-    let holds = |node: &NodeId| leaders::keeps_up(of, *node);
+/// Whether a majority of the target lives, and all of it that lives keeps up. A replica that is down and stays one holds
+/// up no move: it counted before, and counts no more for that.
+fn is_filled(map: &ClusterMap, of: &Assignment, target: &Target) -> bool {
+    let keeps_up = |node: &&NodeId| leaders::keeps_up(of, **node) && map.is_live(**node);
+    let stays_down = |node: &&NodeId| of.replicas.contains(node) && !map.is_live(**node);
+    let ready = target.replicas.iter().filter(keeps_up).count();
+    let away = target.replicas.iter().filter(stays_down).count();
     of.is_activated()
         && !same_nodes(&of.replicas, &target.replicas)
-        && target.replicas.iter().all(holds)
+        && ready + away == target.replicas.len()
+        && ready > away
 }
 
 /// A node that leaves and that no partition needs any more is drained, or gone.

@@ -90,6 +90,40 @@ fn moves_few_partitions_at_a_time_and_never_before_the_epoch_is_activated() {
 }
 
 #[test]
+fn waits_for_no_replica_that_is_down() {
+    let mut map = cluster(&[0; 3], 16, 3);
+    done(&mut map, down(3));
+    join(&mut map, 4, 0);
+    done(&mut map, ControlCommand::Plan);
+    finish(&mut map);
+    assert!(map.partitions().iter().all(|of| of.target.is_none()));
+    assert_eq!(loads(&map, &[id(3), id(4)])[1].0, 12);
+    for of in map.partitions() {
+        let live = of.replicas.iter().filter(|node| map.is_live(**node));
+        assert!(live.count() > of.replicas.len() / 2);
+    }
+}
+
+#[test]
+fn waits_where_what_lives_would_be_no_majority() {
+    let mut map = cluster(&[0; 4], 1, 3);
+    let held = map.partitions()[0].replicas.clone();
+    let spare = (1..=4).find(|n| !held.contains(&id(*n))).unwrap();
+    // The new node is to hold the partition in place of one that leaves, and of the two others one is down.
+    let [leaves, lost] = [held[0], held[1]];
+    done(&mut map, ControlCommand::NodeDown { node: lost });
+    activate_all(&mut map);
+    done(&mut map, ControlCommand::Drain { node: leaves });
+    done(&mut map, down(spare));
+    finish(&mut map);
+    assert!(map.partitions()[0].replicas.contains(&leaves));
+    done(&mut map, up(spare));
+    finish(&mut map);
+    assert!(!map.partitions()[0].replicas.contains(&leaves));
+    assert!(map.partitions()[0].replicas.contains(&lost));
+}
+
+#[test]
 fn of_a_second_node_gives_a_learner_that_stands_by() {
     let mut map = cluster(&[0], 8, 3);
     join(&mut map, 2, 0);

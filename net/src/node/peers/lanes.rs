@@ -1,6 +1,7 @@
 //! Writes what waits for a peer, many messages at a time.
 
 use quinn::Connection;
+use tokio::task::yield_now;
 
 use super::{
     frames,
@@ -71,6 +72,9 @@ async fn write(
     let writing = async {
         let mut chunks = Chunks::default();
         loop {
+            outbox.is_filled().await;
+            // Whoever is ready to say something says it first, and it shares a packet: one fsync wakes many partitions.
+            yield_now().await;
             for (partition, message) in outbox.take(WRITE_BYTES).await {
                 for (header, body) in frames::encode(partition, message) {
                     chunks.push_frame(&header, body)?;
