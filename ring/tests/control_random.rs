@@ -164,7 +164,11 @@ fn check_change(
             let just_now = matches!(command, ControlCommand::CaughtUp { partition: p, node: n, .. }
                 if *p == partition && n == node);
             let holds = before.leader == *node || before.caught_up.contains(node);
-            assert!(holds || just_now, "everyone of a new set keeps up");
+            let stays_away = !after_map.is_live(*node) && before.replicas.contains(node);
+            assert!(
+                holds || just_now || stays_away,
+                "everyone of a new set who lives keeps up, and who does not was in the old one"
+            );
         }
         let live = after
             .replicas

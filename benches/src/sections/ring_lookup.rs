@@ -75,7 +75,7 @@ fn measure(run: &Run<'_>, nodes: usize, dir: &std::path::Path) -> Result<Finding
     let began = Instant::now();
     let runtime = runtime()?;
     let fleet = Fleet::start(dir, nodes, PARTITIONS)?;
-    let clients = runtime.block_on(connect(&fleet))?;
+    let clients = runtime.block_on(connect(&fleet, began))?;
     runtime.block_on(until_whole(&clients, began))?;
     let start = began.elapsed();
     std::thread::sleep(if run.is_quick() {
@@ -151,11 +151,19 @@ fn findings(nodes: usize, rounds: &[Times]) -> Result<Findings> {
 /// A client at each node, and the node's address.
 type Asker = (Client, String);
 
-async fn connect(fleet: &Fleet) -> Result<Vec<Asker>> {
+/// Nodes that all shake hands with each other at once answer late, or not yet.
+async fn connect(fleet: &Fleet, began: Instant) -> Result<Vec<Asker>> {
     let mut askers = Vec::new();
     for config in fleet.clients() {
         let address = config.nodes.concat();
-        askers.push((Client::connect(config).await?, address));
+        let client = loop {
+            match Client::connect(config.clone()).await {
+                Ok(client) => break client,
+                Err(error) if began.elapsed() > PATIENCE => return Err(error.into()),
+                Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+            }
+        };
+        askers.push((client, address));
     }
     Ok(askers)
 }
@@ -164,7 +172,14 @@ async fn connect(fleet: &Fleet) -> Result<Vec<Asker>> {
 async fn until_whole(askers: &[Asker], began: Instant) -> Result<()> {
     for (client, address) in askers {
         loop {
-            let view = client.cluster().await?;
+            let view = match client.cluster().await {
+                Ok(view) => view,
+                Err(error) if began.elapsed() > PATIENCE => return Err(error.into()),
+                Err(_) => {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    continue;
+                }
+            };
             let up = view
                 .nodes
                 .iter()

@@ -122,11 +122,12 @@ fn that_a_learner_has_caught_up_counts_only_in_its_epoch() {
     done(&mut map, ControlCommand::NodeDown { node: of.leader });
     let error = refused(&map, report(of.epoch));
     assert!(matches!(error, ControlError::StaleEpoch { .. }), "{error}");
-    // Early, it is noted; the set changes when the epoch is activated and all that it will have keep up.
+    // Early, it is noted; the set changes when the epoch is activated and all of it that live keep up.
     done(&mut map, report(of.epoch.next()));
-    activate_all(&mut map);
     assert_eq!(map.assignment(partition(0)).unwrap().replicas, of.replicas);
     apply(&mut map, &ControlCommand::NodeUp { node: of.leader }).unwrap();
+    activate_all(&mut map);
+    assert_eq!(map.assignment(partition(0)).unwrap().replicas, of.replicas);
     fill_all(&mut map);
     let new = map.assignment(partition(0)).unwrap();
     assert!(new.replicas.contains(&id(4)) && !new.replicas.contains(&id(3)));
