@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use mesh_engine::Founding;
 use mesh_net::client::ClientConfig;
 use mesh_net::identity::{Authority, Grants, Validity};
-use mesh_net::node::ZONE_BYTES_MAX;
+use mesh_net::node::{CONTACTS_MAX, ZONE_BYTES_MAX};
 use mesh_ring::ids::{ClusterId, NodeId};
 use mesh_ring::limits::PARTITIONS_MAX;
 use serde_json::{Value, json};
@@ -174,9 +174,11 @@ fn fill(layout: &Layout, shape: &Shape, nodes: Vec<NewNode>) -> Result<Made, Fai
         replicas: shape.replicas,
     };
     let mut roster = Roster::new(made.cluster, shape.partitions);
-    for node in &made.nodes {
+    for (at, node) in made.nodes.iter().enumerate() {
         let folder = layout.node(&node.name);
-        let others = made.nodes.iter().filter(|other| other.id != node.id);
+        // Those that come after it, round the ring: any one that answers is enough, and no two nodes rely on the same ones.
+        let others = made.nodes.iter().cycle().skip(at + 1);
+        let others = others.take(CONTACTS_MAX.min(made.nodes.len() - 1));
         let contacts: Vec<String> = others.map(|other| other.address.to_string()).collect();
         folder::write(&folder, node, &contacts, &of)?;
         folder::prepare_to_found(&folder, &folder::identity(node, &of), &founding)?;

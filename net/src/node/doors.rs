@@ -42,7 +42,13 @@ impl Doors for NodeDoors {
     fn rebuild(&self, partition: PartitionId, epoch: Epoch, node: NodeId) {
         let shared = Arc::clone(&self.0);
         self.0.tasks.spawn("rebuild request", async move {
-            shared.ask_to_rebuild(partition, epoch, node).await;
+            let engine = Arc::clone(&shared.engine);
+            let Some(Ok(journal)) = blocking(move || engine.replica(partition)).await else {
+                return;
+            };
+            shared
+                .ask_to_rebuild(partition, epoch, journal.before, node)
+                .await;
             tokio::select! {
                 () = tokio::time::sleep(PROBE_AFTER) => {}
                 () = shared.tasks.stopping() => return,

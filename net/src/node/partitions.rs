@@ -11,7 +11,7 @@ use std::time::Duration;
 use mesh_engine::{Held, ReadError};
 use mesh_ring::ids::{Epoch, NodeId, PartitionId};
 use mesh_ring::map::{Assignment, ClusterMap, NodeState};
-use mesh_ring::replica::{Config, Report, ResignCause};
+use mesh_ring::replica::{Config, Position, Report, ResignCause};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -27,11 +27,29 @@ const CLOSED_LOOK: Duration = Duration::from_secs(1);
 /// The partitions of this node, by number.
 #[derive(Debug, Default)]
 pub(super) struct Partitions {
-    slots: RwLock<BTreeMap<PartitionId, Slot>>,
+    slots: RwLock<Slots>,
     /// The actors. They outlive the node's other tasks, which wait for their answers.
     actors: TaskSet,
-    /// Copies that are too far behind, and the epoch of the leader that found so.
-    outdated: Mutex<BTreeMap<PartitionId, Epoch>>,
+    /// Copies that are too far behind, and who found so.
+    outdated: Mutex<BTreeMap<PartitionId, Outdated>>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    of: BTreeMap<PartitionId, Slot>,
+    /// The node stops: whatever is put into a slot from now on ends at once.
+    closed: bool,
+}
+
+/// A leader's word that a copy lacks more than its journal has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outdated {
+    /// The leader.
+    pub(super) by: NodeId,
+    /// Its epoch.
+    pub(super) epoch: Epoch,
+    /// The entry before the first of its journal.
+    pub(super) before: Position,
 }
 
 /// What there is of one partition.
@@ -42,6 +60,14 @@ enum Slot {
     Arriving(Stop),
     /// It cannot be opened; the log says why.
     Closed,
+}
+
+impl Slot {
+    fn end(&self) {
+        if let Slot::Running(_, stop) | Slot::Arriving(stop) = self {
+            stop.wanted.cancel();
+        }
+    }
 }
 
 /// Ends what runs in a slot, and tells when it has ended.
@@ -67,41 +93,48 @@ impl Stop {
 }
 
 impl Partitions {
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<PartitionId, Slot>> {
+    fn read(&self) -> RwLockReadGuard<'_, Slots> {
         self.slots.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<PartitionId, Slot>> {
+    fn write(&self) -> RwLockWriteGuard<'_, Slots> {
         self.slots.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn outdated(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Epoch>> {
+    fn outdated(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Outdated>> {
         self.outdated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slot(&self, id: PartitionId) -> Option<Slot> {
-        self.read().get(&id).cloned()
+        self.read().of.get(&id).cloned()
     }
 
     fn set(&self, id: PartitionId, slot: Slot) {
-        self.write().insert(id, slot);
+        let mut slots = self.write();
+        if slots.closed {
+            slot.end();
+        } else {
+            slots.of.insert(id, slot);
+        }
+    }
+
+    fn remove(&self, id: PartitionId) {
+        self.write().of.remove(&id);
     }
 
     /// The partition, where it runs here.
     pub(super) fn get(&self, id: PartitionId) -> Option<Partition> {
-        match self.read().get(&id) {
+        match self.read().of.get(&id) {
             Some(Slot::Running(partition, _)) => Some(partition.clone()),
             _ => None,
         }
     }
 
-    /// Tells everything that runs here to end.
+    /// Tells everything that runs here to end, and whatever would begin to run.
     pub(super) fn give_up(&self) {
-        for slot in std::mem::take(&mut *self.write()).into_values() {
-            if let Slot::Running(_, stop) | Slot::Arriving(stop) = slot {
-                stop.wanted.cancel();
-            }
-        }
+        let mut slots = self.write();
+        slots.closed = true;
+        std::mem::take(&mut slots.of).values().for_each(Slot::end);
     }
 
     /// Ends everything that runs here, and waits until it has.
@@ -113,7 +146,7 @@ impl Partitions {
     /// All that run here.
     pub(super) fn running(&self) -> Vec<Partition> {
         let slots = self.read();
-        let running = slots.values().filter_map(|slot| match slot {
+        let running = slots.of.values().filter_map(|slot| match slot {
             Slot::Running(partition, _) => Some(partition.clone()),
             _ => None,
         });
@@ -171,11 +204,15 @@ pub(super) async fn follow_map(shared: Arc<Shared>) {
             return shared.end(removed(&shared.engine.identity().name));
         }
         // Before this start is registered, the map speaks of an earlier one, which may have led.
-        let registered = now
-            .node(shared.me())
-            .is_some_and(|member| member.boot.count == shared.engine.boot());
+        let boot = shared.engine.boot_token();
+        let registered = now.node(shared.me()).is_some_and(|member| {
+            (member.boot.count, member.boot.token) == (boot.count, boot.token)
+        });
         if registered {
             for (id, assignment) in now.assignments() {
+                if shared.tasks.is_stopping() {
+                    return;
+                }
                 settle(&shared, &now, id, assignment, &mut following).await;
             }
         }
@@ -206,8 +243,8 @@ async fn settle(
     }
     following.clean.remove(&id);
     let slot = match (slot, outdated) {
-        (Some(Slot::Running(partition, stop)), Some(epoch))
-            if is_outdated(shared, assignment, &partition, epoch) =>
+        (Some(Slot::Running(partition, stop)), Some(asked))
+            if is_outdated(shared, assignment, &partition, &asked) =>
         {
             return rebuild(shared, id, &stop).await;
         }
@@ -335,7 +372,7 @@ async fn let_go(shared: &Arc<Shared>, id: PartitionId, slot: Option<Slot>) -> bo
     if let Some(Slot::Running(_, stop) | Slot::Arriving(stop)) = slot {
         stop.and_wait().await;
     }
-    shared.partitions.write().remove(&id);
+    shared.partitions.remove(id);
     let engine = Arc::clone(&shared.engine);
     let dropped = blocking(move || match engine.held(id) {
         Ok(Held::Nothing) => Ok(false),
@@ -355,17 +392,25 @@ async fn let_go(shared: &Arc<Shared>, id: PartitionId, slot: Option<Slot>) -> bo
     }
 }
 
-/// Whether the leader of `epoch`, which found this copy to be too far behind, still leads, and can give another one.
+/// Whether the leader that found this copy to be too far behind still leads, and the copy is still too far behind: the word may
+/// be about one that was replaced meanwhile. A copy that holds the entry before the leader's first can follow, and what it
+/// has acknowledged may count.
 fn is_outdated(
     shared: &Shared,
     assignment: &Assignment,
     partition: &Partition,
-    epoch: Epoch,
+    asked: &Outdated,
 ) -> bool {
-    assignment.epoch == epoch
-        && assignment.is_activated()
-        && assignment.leader != shared.me()
+    let holds = |at: Position| match shared.engine.replica(partition.id) {
+        Ok(journal) if at.index <= journal.before.index => true,
+        Ok(_) => shared.engine.position_at(partition.id, at.index) == Ok(Some(at)),
+        // It is to be replaced.
+        Err(_) => false,
+    };
+    assignment.epoch == asked.epoch
+        && assignment.leader == asked.by
         && !partition.leads()
+        && !holds(asked.before)
 }
 
 /// Has a copy pulled in place of the journal that runs here. The engine marks the replica suspect in the write that removes
@@ -419,22 +464,29 @@ impl Shared {
 
     /// A transfer has ended: the partition can be opened, or is to be pulled again.
     pub(super) fn arrived(&self, id: PartitionId) {
-        self.partitions.write().remove(&id);
+        self.partitions.remove(id);
         self.again.notify_one();
     }
 
-    /// The leader of `epoch` keeps less than this copy lacks: it is pulled anew, where that is so still.
-    pub(super) fn rebuild(&self, id: PartitionId, epoch: Epoch) {
-        self.partitions.outdated().insert(id, epoch);
+    /// A leader keeps less than this copy lacks: it is pulled anew, where that is so still.
+    pub(super) fn rebuild(&self, id: PartitionId, asked: Outdated) {
+        self.partitions.outdated().insert(id, asked);
         self.again.notify_one();
     }
 
     /// Asks a replica that is too far behind to pull its copy anew.
-    pub(super) async fn ask_to_rebuild(&self, id: PartitionId, epoch: Epoch, node: NodeId) {
+    pub(super) async fn ask_to_rebuild(
+        &self,
+        id: PartitionId,
+        epoch: Epoch,
+        before: Position,
+        node: NodeId,
+    ) {
         use crate::wire::proto::{RebuildPartition, Request, request::Kind};
         let request = Request::new(Kind::RebuildPartition(RebuildPartition {
             partition: id.0.into(),
             epoch: epoch.0,
+            before: Some(before.into()),
         }));
         let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
         let asked = self

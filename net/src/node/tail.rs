@@ -4,6 +4,7 @@
 //! chunks of memory and what QUIC may send ahead.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -86,6 +87,7 @@ async fn run(shared: &Arc<Shared>, stream: &mut Stream, open: TailOpen) -> Resul
         .await
         .map_err(Cut::Refused)?;
     let leaderless = end == End::Local;
+    let (topic, follow) = (open.topic.clone(), open.follow);
     let beginning = {
         let shared = Arc::clone(shared);
         blocking(move || begin(&shared, &lookup(&shared, &name)?, &open, end))
@@ -101,6 +103,12 @@ async fn run(shared: &Arc<Shared>, stream: &mut Stream, open: TailOpen) -> Resul
         leaderless,
     };
     send(&mut stream.writer, Kind::Started(started), []).await?;
+    let (_listening, came_to) = shared.listeners.add_tail(
+        &stream.peer.name,
+        shared.engine.now_ms(),
+        (&topic, follow),
+        tail.next,
+    );
 
     // Before the first read: a commit after it is not missed.
     let mut watch = shared.commits.watch(tail.topic);
@@ -120,6 +128,7 @@ async fn run(shared: &Arc<Shared>, stream: &mut Stream, open: TailOpen) -> Resul
             continue;
         }
         tail.next = end_of(&batches).map_err(Cut::Refused)?;
+        came_to.store(tail.next, Ordering::Relaxed);
         reading = read(shared, tail.topic, tail.next);
         send(&mut stream.writer, Kind::Batches(TailBatches {}), batches).await?;
         if shared.tasks.is_stopping() {
@@ -148,7 +157,8 @@ async fn find_end(
 ) -> Result<End, Error> {
     let takeover = Instant::now() + TAKEOVER_WAIT;
     let described = loop {
-        if partition.leads() {
+        // One that is cut off from a majority may have been replaced, and not know.
+        if partition.leads() && shared.shortage(partition.id).is_none() {
             return Ok(End::Own);
         }
         match shared.ask_leader(partition.id, &open.topic).await? {
@@ -258,7 +268,10 @@ async fn cut_off(shared: &Shared, id: PartitionId) {
     let is_lost = || {
         let map = shared.map();
         let leader = map.assignment(id).map(|assignment| assignment.leader);
-        leader.is_some_and(|leader| !shared.is_alive(leader))
+        leader.is_some_and(|leader| {
+            let cut_off = leader == shared.me() && shared.shortage(id).is_some();
+            cut_off || !shared.is_alive(leader)
+        })
     };
     let mut lives = shared.lives.clone();
     loop {

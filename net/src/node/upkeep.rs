@@ -57,8 +57,12 @@ async fn keep_house(shared: Arc<Shared>) {
             let forget = hour.then(|| now_ms.saturating_sub(PRODUCER_AGE_MS_MAX));
             Ok::<_, Stopped>((now_ms, forget))
         });
-        let Some(Ok((now_ms, forget))) = pass.await else {
-            return;
+        let (now_ms, forget) = match pass.await {
+            Some(Ok(pass)) => pass,
+            // The store has stopped, and so will the node.
+            Some(Err(_)) => return,
+            // It panicked, which is logged; the next pass may do.
+            None => continue,
         };
         shared.compare_clocks().await;
         for partition in shared.partitions.running() {

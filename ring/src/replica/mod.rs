@@ -7,7 +7,7 @@
 //! - [`message`](Message), [`config`](Config), [`effect`](Effect), [`limits`](Limits): what crosses the doors
 //! - `journal`, `disk`, `core`: what a replica knows, what of it is durable, and what outlives its roles
 //! - `turn`: which role an input is for, and from one role to the next
-//! - `follower`; `takeover`; `leader` with `progress` (one follower, seen from the leader), `standing` and `quorum`
+//! - `follower`; `witness`, which only votes; `takeover`; `leader` with `progress` (one follower, seen from the leader), `standing` and `quorum`
 //!
 //! # What always holds
 //!
@@ -47,11 +47,13 @@ mod quorum;
 mod standing;
 mod takeover;
 mod turn;
+mod witness;
 
 pub use config::{Activation, Config};
 pub use effect::{Durable, Effect, Input, NotLeading, Report, ResignCause, Role};
 pub use limits::Limits;
 pub use message::{Entry, Lane, Message, Payload, Position, Weigh};
+pub use witness::{Left, Witness, WitnessEffect};
 
 use self::core::Core;
 use self::follower::{Appended, Follower};

@@ -11,3 +11,4 @@ mod following;
 mod leading;
 mod suspicion;
 mod takeover;
+mod witnesses;

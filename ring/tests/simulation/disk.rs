@@ -27,6 +27,10 @@ pub(crate) enum What {
     },
     Apply(Index),
     Checkpoint(Checkpoint),
+    /// The journal goes: a copy of it is on its way.
+    Empty,
+    /// A promise of a partition without a journal.
+    Promise(Epoch),
     Import(Box<Store>),
     Drop,
 }
@@ -37,6 +41,8 @@ pub(crate) enum Done {
     Applied(Index),
     /// With the first index that is kept.
     Checkpointed(Index),
+    Emptied,
+    Promised(Epoch),
     Imported,
     Dropped,
 }
@@ -117,6 +123,14 @@ impl Disk {
             What::Checkpoint(checkpoint) => {
                 store.checkpoint(&checkpoint, self.kept);
                 Done::Checkpointed(store.before.index.next())
+            }
+            What::Empty => {
+                store.empty();
+                Done::Emptied
+            }
+            What::Promise(epoch) => {
+                store.promised = store.promised.max(epoch);
+                Done::Promised(epoch)
             }
             What::Import(export) => {
                 store.import(*export);

@@ -14,6 +14,7 @@
 mod model;
 
 mod actor;
+mod arriving;
 mod chance;
 mod clients;
 mod control;
@@ -37,7 +38,7 @@ use world::{Summary, run};
 const SEEDS: u64 = 400;
 
 /// What must happen, and how often in a run on average.
-const HAPPENS: [(&str, f64); 14] = [
+const HAPPENS: [(&str, f64); 15] = [
     ("acknowledged batches", 500.0),
     ("reads", 300.0),
     ("leaders", 5.0),
@@ -45,6 +46,7 @@ const HAPPENS: [(&str, f64); 14] = [
     ("resignations", 0.5),
     ("transfers", 1.0),
     ("imports", 0.5),
+    ("votes of witnesses", 0.05),
     ("copies dropped", 0.3),
     ("damaged disks", 0.1),
     ("removed nodes", 0.1),

@@ -9,6 +9,7 @@ use mesh_ring::map::{Boot, ClusterMap};
 use mesh_ring::replica::{Entry, Input, Message};
 
 use crate::actor::{Actor, Hands};
+use crate::arriving::Arriving;
 use crate::disk::{Disk, Done, What, Write};
 use crate::requests::{self, Answer, Request};
 use crate::shared::{Breakage, Event, Shared, Wanted, short};
@@ -37,12 +38,12 @@ pub(crate) struct Node {
     /// What came while it was paused.
     pub(crate) backlog: Vec<Event>,
     pub(crate) actors: BTreeMap<PartitionId, Actor>,
-    map: Option<ClusterMap>,
-    /// Partitions of which another node's state is being written, with whom to tell.
-    importing: BTreeMap<PartitionId, (u64, NodeId)>,
+    pub(crate) map: Option<ClusterMap>,
+    /// Partitions of which a copy is on its way.
+    pub(crate) arriving: BTreeMap<PartitionId, Arriving>,
     /// Partitions whose copies are being removed.
     dropping: BTreeSet<PartitionId>,
-    generations: u64,
+    pub(crate) generations: u64,
     ticks: u64,
     /// The peers to which there is a connection, and which run of theirs it reaches.
     peers: BTreeMap<NodeId, u64>,
@@ -65,7 +66,7 @@ impl Node {
             backlog: Vec::new(),
             actors: BTreeMap::new(),
             map: None,
-            importing: BTreeMap::new(),
+            arriving: BTreeMap::new(),
             dropping: BTreeSet::new(),
             generations: 0,
             ticks: 0,
@@ -103,7 +104,7 @@ impl Node {
         self.paused = false;
         self.backlog.clear();
         self.actors.clear();
-        self.importing.clear();
+        self.arriving.clear();
         self.dropping.clear();
         self.peers.clear();
         self.map = None;
@@ -116,7 +117,7 @@ impl Node {
         shared.trace(&[11, me], || format!("n{me} crashes"));
     }
 
-    fn boot(&self) -> Boot {
+    pub(crate) fn boot(&self) -> Boot {
         self.disk.boots.last().copied().unwrap_or_default()
     }
 
@@ -188,6 +189,20 @@ impl Node {
                 export,
                 ..
             } => self.import(from, partition, export, shared),
+            Event::Copied {
+                run,
+                partition,
+                generation,
+                ..
+            } if run == self.run => self.copied(partition, generation, shared),
+            Event::Pull {
+                from, partition, ..
+            } => {
+                // Also by one that has not taken over yet: it may need this very vote.
+                self.with(partition, shared, |actor, hands| {
+                    actor.transfer(from, hands);
+                });
+            }
             Event::TransferEnded {
                 from, partition, ..
             } => {
@@ -230,6 +245,9 @@ impl Node {
         shared.trace(&[12, me, sender, message.epoch().0], || {
             format!("n{me} p{partition} hears from n{sender}: {message:?}")
         });
+        if self.arriving.contains_key(&partition) {
+            return self.witness_hears(from, partition, &message, shared);
+        }
         self.with(partition, shared, |actor, hands| {
             actor.input(Input::Received { from, message }, hands);
         });
@@ -243,14 +261,15 @@ impl Node {
             shared.after(delay_us, Event::Synced { node, run });
         }
         for (partition, generation, done) in done {
-            if let Done::Imported = done {
-                self.imported(partition, generation, shared);
-                continue;
-            }
-            if let Done::Dropped = done {
-                self.dropping.remove(&partition);
-                self.obey(shared);
-                continue;
+            match done {
+                Done::Emptied => self.emptied(partition, generation, shared),
+                Done::Promised(epoch) => self.witness_promised(partition, epoch, shared),
+                Done::Imported => self.imported(partition, generation, shared),
+                Done::Dropped => {
+                    self.dropping.remove(&partition);
+                    self.obey(shared);
+                }
+                Done::Persisted(_) | Done::Applied(_) | Done::Checkpointed(_) => {}
             }
             let of = self.actors.get(&partition).map(|actor| actor.generation);
             if of != Some(generation) {
@@ -267,7 +286,7 @@ impl Node {
                     actor.ledger.checkpoint_done();
                     actor.input(Input::Forgotten(first), hands);
                 }
-                Done::Imported | Done::Dropped => {}
+                Done::Emptied | Done::Promised(_) | Done::Imported | Done::Dropped => {}
             });
         }
     }
@@ -295,6 +314,9 @@ impl Node {
         }
         let map = self.map.clone();
         let report = self.ticks.is_multiple_of(REPORT_TICKS);
+        if let Some(map) = map.as_ref().filter(|_| report) {
+            self.pull(map, shared);
+        }
         let partitions: Vec<PartitionId> = self.actors.keys().copied().collect();
         for partition in partitions {
             let moment = self.moment(shared);
@@ -321,15 +343,16 @@ impl Node {
         }
     }
 
-    fn obey(&mut self, shared: &mut Shared) {
+    pub(crate) fn obey(&mut self, shared: &mut Shared) {
         let Some(map) = self.map.clone() else { return };
+        self.tell_witnesses();
         for (partition, assignment) in map.assignments() {
             if self.dropping.contains(&partition) {
                 // What comes next begins with nothing.
                 continue;
             }
             if assignment.needs_copy(self.id) {
-                if !self.actors.contains_key(&partition) && !self.importing.contains_key(&partition)
+                if !self.actors.contains_key(&partition) && !self.arriving.contains_key(&partition)
                 {
                     self.load(partition, shared);
                 }
@@ -339,7 +362,7 @@ impl Node {
             } else if self.actors.remove(&partition).is_some()
                 || self.disk.stores.contains_key(&partition)
             {
-                self.importing.remove(&partition);
+                self.arriving.remove(&partition);
                 self.dropping.insert(partition);
                 shared.count("copies dropped");
                 self.submit(partition, 0, What::Drop, shared);
@@ -348,6 +371,10 @@ impl Node {
     }
 
     fn load(&mut self, partition: PartitionId, shared: &mut Shared) {
+        if let Some(left) = self.disk.stores.get(&partition).and_then(Store::left) {
+            self.resume_arrival(partition, left);
+            return self.tell_witnesses();
+        }
         self.generations += 1;
         let steady_ms = self.steady_from_ms + shared.now_us / 1_000;
         let mut hands = Hands {
@@ -361,7 +388,13 @@ impl Node {
         self.actors.insert(partition, actor);
     }
 
-    fn submit(&mut self, partition: PartitionId, generation: u64, what: What, shared: &mut Shared) {
+    pub(crate) fn submit(
+        &mut self,
+        partition: PartitionId,
+        generation: u64,
+        what: What,
+        shared: &mut Shared,
+    ) {
         let write = Write {
             partition,
             generation,
@@ -372,37 +405,6 @@ impl Node {
             let (node, run) = (self.id, self.run);
             shared.after(delay_us, Event::Synced { node, run });
         }
-    }
-
-    fn import(
-        &mut self,
-        from: NodeId,
-        partition: PartitionId,
-        export: Box<Store>,
-        shared: &mut Shared,
-    ) {
-        // Not served until it is written.
-        if self.actors.remove(&partition).is_some() {
-            self.generations += 1;
-            self.importing.insert(partition, (self.generations, from));
-            self.submit(partition, self.generations, What::Import(export), shared);
-        }
-    }
-
-    fn imported(&mut self, partition: PartitionId, generation: u64, shared: &mut Shared) {
-        let of = self.importing.get(&partition);
-        let Some((_, to)) = of.copied().filter(|(of, _)| *of == generation) else {
-            return;
-        };
-        self.importing.remove(&partition);
-        shared.count("imports");
-        self.obey(shared);
-        let from = self.id;
-        shared.send(from, to, || Event::TransferEnded {
-            to,
-            from,
-            partition,
-        });
     }
 
     pub(crate) fn moment(&self, shared: &Shared) -> Moment {
@@ -433,7 +435,7 @@ impl Node {
     /// Whether all of it is done that can be done.
     pub(crate) fn is_quiet(&self) -> bool {
         self.disk.is_quiet()
-            && self.importing.is_empty()
+            && self.arriving.is_empty()
             && self.actors.values().all(Actor::is_quiet)
     }
 

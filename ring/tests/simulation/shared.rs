@@ -59,6 +59,19 @@ pub(crate) enum Event {
         partition: PartitionId,
         export: Box<Store>,
     },
+    /// All parts of a copy have come.
+    Copied {
+        node: NodeId,
+        run: u64,
+        partition: PartitionId,
+        generation: u64,
+    },
+    /// A copy is asked for.
+    Pull {
+        to: NodeId,
+        from: NodeId,
+        partition: PartitionId,
+    },
     TransferEnded {
         to: NodeId,
         from: NodeId,

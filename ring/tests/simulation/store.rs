@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use mesh_ring::command::Command;
 use mesh_ring::ids::{Epoch, Index, Offset, ProducerId, TopicId};
 use mesh_ring::ledger::{Checkpoint, Checkpointed, Source, Tail, Window};
-use mesh_ring::replica::{Durable, Entry, Payload, Position, Weigh};
+use mesh_ring::replica::{Durable, Entry, Left, Payload, Position, Weigh};
 
 use crate::model::State;
 
@@ -74,6 +74,8 @@ pub(crate) struct Batch {
 pub(crate) struct Store {
     pub(crate) promised: Epoch,
     pub(crate) suspect: bool,
+    /// Where the journal ended that went, while another one is on its way.
+    gone: Option<Position>,
     pub(crate) before: Position,
     pub(crate) entries: BTreeMap<Index, Entry<Cmd>>,
     /// Everything up to here is committed and applied.
@@ -271,17 +273,35 @@ impl Store {
         export
     }
 
-    /// Takes over another node's committed state, unless its end is in this journal too. What else is here behind that
-    /// never was committed, or the ends would be the same.
+    /// Lets the journal go.
+    pub(crate) fn empty(&mut self) {
+        *self = Store {
+            promised: self.promised,
+            suspect: self.suspect,
+            gone: self.gone.or(Some(self.last())),
+            ..Store::default()
+        };
+    }
+
+    /// What a witness knows of the journal that went.
+    pub(crate) fn left(&self) -> Option<Left> {
+        Some(Left {
+            promised: self.promised,
+            suspect: self.suspect,
+            last: self.gone?,
+        })
+    }
+
+    /// Takes over another node's committed state. Where that reaches as far as the journal that went, it holds all of it
+    /// that can be committed; otherwise what was acknowledged here is missing.
     pub(crate) fn import(&mut self, export: Store) {
-        let end = export.last();
-        if end.index > self.before.index && !self.holds(end) {
-            *self = Store {
-                promised: self.promised,
-                suspect: self.suspect,
-                ..export
-            };
-        }
+        let lacks = self.gone.is_some_and(|gone| export.last() < gone);
+        *self = Store {
+            promised: self.promised,
+            suspect: self.suspect || lacks,
+            gone: None,
+            ..export
+        };
     }
 
     /// The topic's batches from `from` on that readers may see.

@@ -126,6 +126,8 @@ impl World {
             | Event::Tick { node, .. }
             | Event::Map { node, .. }
             | Event::Transfer { to: node, .. }
+            | Event::Copied { node, .. }
+            | Event::Pull { to: node, .. }
             | Event::TransferEnded { to: node, .. }
             | Event::Request { to: node, .. } => {
                 if let Some(node) = self.nodes.iter_mut().find(|of| of.id == node) {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::ask::payload_of;
 use super::completions::Completions;
 use super::pending::{Fate, Pending};
-use super::{Ask, MAILBOX_ASKS_MAX, Partition, PartitionRole, Progress, Status};
+use super::{Ask, MAILBOX_ASKS_MAX, Partition, PartitionRole, Progress, Refusal, Status};
 use crate::node::payload::Payload;
 use crate::node::peers::Admitted;
 
@@ -29,6 +29,9 @@ const COMMANDS_AT_ONCE: usize = 1_024;
 
 /// How often a partition that waits for something looks at the time.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How often a leader that cannot decide asks again for another one: the map may not have heard, or had nobody else.
+const RESIGN_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the actor needs of the node.
 pub(in crate::node) trait Doors: Send + Sync + 'static {
@@ -69,6 +72,8 @@ pub(in crate::node) struct Actor<D> {
     next_tick: Instant,
     ticked: bool,
     pub(super) failed: Option<String>,
+    /// When it last asked for another leader because it had failed.
+    resigned: Option<Instant>,
 }
 
 impl<D: Doors> Actor<D> {
@@ -111,6 +116,7 @@ impl<D: Doors> Actor<D> {
             next_tick: now,
             ticked: true,
             failed: None,
+            resigned: None,
         };
         let partition = Partition {
             id,
@@ -136,12 +142,9 @@ impl<D: Doors> Actor<D> {
                         break;
                     }
                 }
-                () = tokio::time::sleep_until(self.next_tick), if self.replica.wants_tick() => {
-                    self.next_tick = Instant::now() + TICK;
-                    self.ticked = true;
-                    self.step(Input::Tick);
-                }
+                () = tokio::time::sleep_until(self.next_tick), if self.wants_tick() => {}
             }
+            self.look_at_the_time();
             self.take_completions();
             for ask in asks.drain(..) {
                 self.take(ask);
@@ -161,8 +164,49 @@ impl<D: Doors> Actor<D> {
             }
         }
         self.lose_waiting();
+        self.turn_away().await;
         // So that the next start has nothing to replay.
         self.checkpoint();
+    }
+
+    /// Answers whoever asked and was not taken up.
+    async fn turn_away(&mut self) {
+        self.mailbox.close();
+        while let Some(ask) = self.mailbox.recv().await {
+            // Whoever waits for anything else learns by its being dropped.
+            if let Ask::Append(append) = ask {
+                (append.done)(Err(Refusal::NotLeading));
+            }
+        }
+    }
+
+    fn wants_tick(&self) -> bool {
+        self.replica.wants_tick() || self.leads_in_vain()
+    }
+
+    fn leads_in_vain(&self) -> bool {
+        self.failed.is_some() && matches!(self.replica.role(), Role::Leading(_))
+    }
+
+    /// Once a round, so that a mailbox that is never empty holds up no tick.
+    fn look_at_the_time(&mut self) {
+        let now = Instant::now();
+        if now < self.next_tick || !self.wants_tick() {
+            return;
+        }
+        self.next_tick = now + TICK;
+        self.ticked = true;
+        self.step(Input::Tick);
+        let again = |at: Instant| now.duration_since(at) >= RESIGN_AGAIN;
+        if self.leads_in_vain() && self.resigned.is_none_or(again) {
+            self.resigned = Some(now);
+            let report = Report::Resign {
+                epoch: self.replica.epoch(),
+                to: None,
+                why: replica::ResignCause::NoMajority,
+            };
+            self.doors.report(self.id, report);
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -202,6 +246,13 @@ impl<D: Doors> Actor<D> {
         self.propose();
         self.step(Input::Configure(config));
         self.carry_out();
+        let (epoch, leader) = (self.replica.epoch(), self.replica.leader());
+        self.status.send_if_modified(|status| {
+            // An epoch may change and the role stay.
+            let differs = (status.epoch, status.leader) != (epoch, leader);
+            (status.epoch, status.leader) = (epoch, leader);
+            differs
+        });
     }
 
     fn take_read(
@@ -392,16 +443,8 @@ impl<D: Doors> Actor<D> {
 
     fn change_role(&mut self, role: Role) {
         match role {
-            Role::Leading(epoch) if self.failed.is_some() => {
-                // Another replica can decide.
-                let why = replica::ResignCause::NoMajority;
-                let report = Report::Resign {
-                    epoch,
-                    to: None,
-                    why,
-                };
-                self.doors.report(self.id, report);
-            }
+            // Another replica can decide: with the next tick it is asked for.
+            Role::Leading(_) if self.failed.is_some() => self.resigned = None,
             Role::Leading(_) => self.ledger.lead(),
             Role::Follower { .. } | Role::TakingOver(_) => self.lose_waiting(),
         }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_ring::control::ControlCommand;
-use mesh_ring::ids::{NodeId, PartitionId};
+use mesh_ring::ids::{Epoch, Index, NodeId, PartitionId};
+use mesh_ring::replica::Position;
 use prost::Message;
 
 use super::access::{allow, only_nodes};
 use super::{Answers, Caller, plain};
 use crate::identity::{Access, Scope};
 use crate::node::control::ProposeError;
+use crate::node::partitions::Outdated;
 use crate::node::{Shared, reply, seen};
 use crate::wire::proto::{
     self, Changed, ControlAnswer, Error, ErrorCode, Seen, SeenPosition, SeenPositions,
@@ -112,10 +114,21 @@ pub(super) async fn rebuild(
     rebuild: proto::RebuildPartition,
 ) -> Result<Answers, Error> {
     only_nodes(caller)?;
+    let map = shared.map();
+    let by = map.named(&caller.peer.name).map(|member| member.id);
+    let before = rebuild.before.map(|at| Position {
+        epoch: Epoch(at.epoch),
+        index: Index(at.index),
+    });
+    let asked = Outdated {
+        by: by.ok_or_else(|| reply::malformed("the asking node is not in the map"))?,
+        epoch: Epoch(rebuild.epoch),
+        before: before.ok_or_else(|| reply::malformed("it does not say where its journal begins"))?,
+    };
     let partition = u16::try_from(rebuild.partition)
         .map(PartitionId)
         .map_err(reply::malformed)?;
-    shared.rebuild(partition, mesh_ring::ids::Epoch(rebuild.epoch));
+    shared.rebuild(partition, asked);
     Ok(plain(Answer::Done(proto::Done {})))
 }
 
