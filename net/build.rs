@@ -3,7 +3,17 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = [
-        "append", "map", "peer", "replica", "reply", "request", "tail", "topic",
+        "append",
+        "listeners",
+        "map",
+        "peer",
+        "repair",
+        "replica",
+        "reply",
+        "request",
+        "tail",
+        "topic",
+        "watch",
     ]
     .map(|name| format!("meshlog/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["proto"])?;

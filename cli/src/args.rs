@@ -11,8 +11,9 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    bench, ca, completions, delete, demo, dev, get, info, init, list, migrate, node, publish, put,
-    ring, routes, salvage, serve, status, storage, tail, topic, verify,
+    bench, ca, completions, delete, demo, dev, get, info, init, list, listeners, migrate, node,
+    publish, put, repair, ring, routes, salvage, serve, status, storage, tail, topic, verify,
+    watch,
 };
 use crate::error;
 use crate::output::Format;
@@ -95,6 +96,7 @@ pub(crate) enum Command {
     Get(get::Args),
     Delete(delete::Args),
     List(list::Args),
+    Watch(watch::Args),
     Topic(topic::Args),
     Publish(publish::Args),
     Tail(tail::Args),
@@ -103,6 +105,8 @@ pub(crate) enum Command {
     Routes(routes::Args),
     Info(info::Args),
     Storage(storage::Args),
+    Listeners(listeners::Args),
+    Repair(repair::Args),
     Verify(verify::Args),
     Node(node::Args),
     Ca(ca::Args),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use crate::catalogue::{TopicExtent, TopicMeta};
 use crate::codec::only_u64;
 use crate::error::{BindingError, OpenError, ReadError, Stopped};
 use crate::founding::Founding;
+use crate::hints::HintCounts;
 use crate::housekeeping::Schedule;
 use crate::identity::Identity;
 use crate::keys::{self, family};
@@ -57,6 +58,7 @@ pub struct Engine {
     space: Space,
     garbage: Arc<Garbage>,
     schedule: Schedule,
+    kept_hints: Arc<Mutex<HintCounts>>,
     _lock: DirectoryLock,
 }
 
@@ -94,11 +96,17 @@ impl Engine {
             founding,
             boot,
             boots,
+            starts,
             clock_bound,
             age_ms,
             found_damage,
             lock,
         } = open::open(data, &options)?;
+        let hints = HintCounts::load(&store).map_err(|error| OpenError::Damaged {
+            data: data.to_owned(),
+            detail: error.to_string(),
+        })?;
+        let kept_hints = Arc::new(Mutex::new(hints.clone()));
         let store = Arc::new(store);
         let queue = Arc::new(Queue::new());
         let slots = Arc::new(Slots::new(identity.partitions));
@@ -107,8 +115,12 @@ impl Engine {
         let run = Run {
             node: identity.node,
             boot,
+            starts,
             partitions: identity.partitions,
             clock_bound,
+            hints,
+            kept_hints: Arc::clone(&kept_hints),
+            hint_bytes_max: options.hint_bytes_max,
         };
         let clock = Arc::clone(&options.clock);
         let tombstone_age_ms = options.tombstone_age_ms;
@@ -147,6 +159,7 @@ impl Engine {
             space,
             garbage,
             schedule,
+            kept_hints,
             _lock: lock,
         })
     }
@@ -315,7 +328,23 @@ impl Engine {
     ) {
         let bytes =
             write.value.as_ref().map_or(0, Bytes::len) + write.key.as_bytes().len() + OP_BYTES;
-        self.queue.push(Op::Write(write, Box::new(done)), bytes);
+        self.queue
+            .push(Op::Write(write, None, Box::new(done)), bytes);
+    }
+
+    /// As [`Engine::submit_write`]; `decided` is called first, on the writer's thread, with what the key is after the write, so that it
+    /// can be on its way to others while it becomes durable here. It must not block, is not called for a write that is
+    /// refused, and tells of nothing that is acknowledged yet.
+    pub fn submit_write_early(
+        &self,
+        write: BindingWrite,
+        decided: impl FnOnce(&Binding, &Written) + Send + 'static,
+        done: impl FnOnce(Result<Written, BindingError>) + Send + 'static,
+    ) {
+        let bytes =
+            write.value.as_ref().map_or(0, Bytes::len) + write.key.as_bytes().len() + OP_BYTES;
+        let op = Op::Write(write, Some(Box::new(decided)), Box::new(done));
+        self.queue.push(op, bytes);
     }
 
     /// A binding with all its versions, tombstones and expired values included; see [`Binding::live`].
@@ -415,6 +444,12 @@ impl Engine {
 
     pub(crate) fn garbage(&self) -> &Garbage {
         &self.garbage
+    }
+
+    pub(crate) fn kept_hints(&self) -> MutexGuard<'_, HintCounts> {
+        self.kept_hints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn schedule(&self) -> &Schedule {

@@ -264,3 +264,75 @@ pub enum BindingError {
     #[error("{0}")]
     Stopped(#[from] Stopped),
 }
+
+/// Why a hint was refused. Except for `Stopped`, nothing was written, and the write that it is of is not acknowledged here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HintError {
+    /// As many bytes of hints are kept as may be. Ask the next node of the preference list.
+    #[error(
+        "{held} bytes of hints are kept, and {max} is the limit: bring the nodes back that they are for, or remove those nodes"
+    )]
+    Full {
+        /// Bytes that are kept.
+        held: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// As in [`AppendError::DiskFull`].
+    #[error("disk reserve reached: {free} bytes free, {reserve} are kept: free space, then retry")]
+    DiskFull {
+        /// Bytes free.
+        free: u64,
+        /// Bytes that are kept free.
+        reserve: u64,
+    },
+    /// The write that was to be made is refused.
+    #[error("{0}")]
+    Refused(Box<BindingError>),
+    /// What is known of the key cannot be read.
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    /// The store stopped. The hint may or may not be there after a restart.
+    #[error("{0}")]
+    Stopped(#[from] Stopped),
+}
+
+/// Why batches of another replica were not taken. Except for `Stopped`, nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HealError {
+    /// What came is damaged itself, or no part of the topic. Ask another replica.
+    #[error("what came cannot replace damaged records: {0}")]
+    Invalid(String),
+    /// Two valid batches for one offset: what must never be. People have to look; neither is written over.
+    #[error(
+        "topic {topic} has two histories: this node holds {ours}, another one {theirs}: stop both, keep their disks, and report it"
+    )]
+    Conflict {
+        /// The topic.
+        topic: TopicKey,
+        /// What is stored here.
+        ours: String,
+        /// What came.
+        theirs: String,
+    },
+    /// It is not known here that these records are committed. They come by the journal.
+    #[error("offset {offset} is not known to be committed here")]
+    NotCommitted {
+        /// The last offset that came.
+        offset: Offset,
+    },
+    /// As in [`AppendError::DiskFull`].
+    #[error("disk reserve reached: {free} bytes free, {reserve} are kept: free space, then retry")]
+    DiskFull {
+        /// Bytes free.
+        free: u64,
+        /// Bytes that are kept free.
+        reserve: u64,
+    },
+    /// What stands here cannot be looked at: the topic was deleted, or the store cannot be read.
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    /// The store stopped. The batches may or may not be there after a restart.
+    #[error("{0}")]
+    Stopped(#[from] Stopped),
+}

@@ -203,20 +203,12 @@ impl Engine {
         })
     }
 
-    /// Expires values and collects tombstones of bindings as of `now_ms`. Returns how many changed.
+    /// Turns the values of bindings that have expired as of `now_ms` into tombstones. Returns how many bindings changed.
     pub fn sweep_bindings(&self, now_ms: u64) -> u64 {
-        let mut iterator = self.store().iterate(family::EXPIRY, &[]);
-        iterator.seek_to_first();
         let mut due = Vec::new();
-        while let Some((due_ms, partition, key)) = iterator.key().and_then(keys::parse_expiry_key) {
-            if due_ms > now_ms || due.len() >= SWEEP_MAX {
-                break;
-            }
-            due.push((due_ms, partition, key.to_vec()));
-            iterator.next();
+        for partition in (0..self.identity().partitions).map(PartitionId) {
+            self.due_bindings(partition, now_ms, &mut due);
         }
-        warn_if_cut_short("expiry", &iterator);
-        drop(iterator);
         let answers: Vec<_> = due
             .into_iter()
             .map(|(due_ms, partition, key)| {
@@ -234,6 +226,26 @@ impl Engine {
             .map(Answer::wait)
             .filter(|answer| matches!(answer, Ok(true)))
             .count() as u64
+    }
+
+    /// Adds what is due in a partition, until there are [`SWEEP_MAX`] in all.
+    fn due_bindings(
+        &self,
+        partition: PartitionId,
+        now_ms: u64,
+        due: &mut Vec<(u64, PartitionId, Vec<u8>)>,
+    ) {
+        let prefix = partition.0.to_be_bytes();
+        let mut iterator = self.store().iterate(family::EXPIRY, &prefix);
+        iterator.seek_to_first();
+        while due.len() < SWEEP_MAX
+            && let Some((due_ms, _, key)) = iterator.key().and_then(keys::parse_expiry_key)
+            && due_ms <= now_ms
+        {
+            due.push((due_ms, partition, key.to_vec()));
+            iterator.next();
+        }
+        warn_if_cut_short("expiry", &iterator);
     }
 }
 

@@ -3,8 +3,16 @@
 //! Integers are big-endian, so that RocksDB's byte order is their order. A layout is never changed in place: the
 //! numbers and prefixes here are on disk for ever, and a change is a step in `mesh-migrations`.
 
-use mesh_ring::ids::{Epoch, Index, NodeId, Offset, PartitionId, ProducerId, TopicId, TopicKey};
-use mesh_ring::merkle::LeafId;
+mod bindings;
+
+use mesh_ring::ids::{Epoch, Index, Offset, PartitionId, ProducerId, TopicId, TopicKey};
+
+pub use bindings::{
+    binding_index_bounds, binding_key, expiry_key, generation_key, hint_count_key, hint_key,
+    hint_of_key, merkle_key, parse_expiry_key, parse_hint_count_key, parse_hint_key,
+    parse_hint_of_key, parse_tombstone_key, parse_under_leaf_key, tombstone_key, tombstone_prefix,
+    under_leaf_key, under_leaf_prefix,
+};
 
 /// Column families, by name.
 pub mod family {
@@ -20,7 +28,9 @@ pub mod family {
     pub const CURSORS: &str = "cursors";
     /// (partition, key) → binding.
     pub const BINDINGS: &str = "bindings";
-    /// (due time, partition, key) → nothing: bindings to look at when that time has come.
+    /// Where to find bindings other than by key: those under a leaf, those that are only tombstones.
+    pub const BINDING_INDEX: &str = "binding_index";
+    /// (partition, due time, key) → nothing: values to expire when that time has come.
     pub const EXPIRY: &str = "expiry";
     /// (target, partition, sequence) → hint.
     pub const HINTS: &str = "hints";
@@ -34,9 +44,20 @@ pub mod family {
     pub const META: &str = "meta";
 
     /// All of them, in the order in which they are listed to people.
-    pub const ALL: [&str; 12] = [
-        LOG, JOURNAL, TOPICS, PRODUCERS, CURSORS, BINDINGS, EXPIRY, HINTS, MERKLE, REPLICAS,
-        CONTROL, META,
+    pub const ALL: [&str; 13] = [
+        LOG,
+        JOURNAL,
+        TOPICS,
+        PRODUCERS,
+        CURSORS,
+        BINDINGS,
+        BINDING_INDEX,
+        EXPIRY,
+        HINTS,
+        MERKLE,
+        REPLICAS,
+        CONTROL,
+        META,
     ];
 }
 
@@ -60,6 +81,14 @@ pub mod meta {
     pub const BOOTS: &[u8] = b"boots";
     /// Members and replication of a cluster that is founded with this store.
     pub const FOUNDING: &[u8] = b"founding";
+    /// u32 BE: how often the store was opened after it had not been closed.
+    pub const STARTS: &[u8] = b"starts";
+    /// Present while the store is closed.
+    pub const CLOSED: &[u8] = b"closed";
+    /// What the keys of [`super::generation_key`] begin with.
+    pub const GENERATION: &[u8] = b"generation/";
+    /// What the keys of [`super::hint_count_key`] begin with.
+    pub const HINT_COUNT: &[u8] = b"hints/";
 }
 
 const REPLICA: u8 = 0;
@@ -228,39 +257,6 @@ pub fn cursor_key(topic: TopicKey, name: &str) -> Vec<u8> {
     topic_prefixed(topic, name.as_bytes())
 }
 
-/// `bindings` family. Key: partition u16 | key.
-pub fn binding_key(partition: PartitionId, key: &[u8]) -> Vec<u8> {
-    partition_prefixed(partition, key)
-}
-
-/// `expiry` family. Key: due time in unix ms u64 | partition u16 | key.
-pub fn expiry_key(due_ms: u64, partition: PartitionId, key: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(10 + key.len());
-    out.extend_from_slice(&due_ms.to_be_bytes());
-    out.extend_from_slice(&partition.0.to_be_bytes());
-    out.extend_from_slice(key);
-    out
-}
-
-/// The due time, partition and binding key that an `expiry` key names.
-pub fn parse_expiry_key(key: &[u8]) -> Option<(u64, PartitionId, &[u8])> {
-    let (due, rest) = key.split_at_checked(8)?;
-    let (partition, key) = rest.split_at_checked(2)?;
-    Some((
-        u64::from_be_bytes(due.try_into().ok()?),
-        PartitionId(u16::from_be_bytes(partition.try_into().ok()?)),
-        key,
-    ))
-}
-
-/// `merkle` family. Key: partition u16 | leaf u16.
-pub fn merkle_key(partition: PartitionId, leaf: LeafId) -> [u8; 4] {
-    let mut key = [0; 4];
-    key[..2].copy_from_slice(&partition.0.to_be_bytes());
-    key[2..].copy_from_slice(&leaf.0.to_be_bytes());
-    key
-}
-
 /// `replicas` family. Key: partition u16 | 0. What was promised, where the journal begins, how far it is applied.
 pub fn replica_key(partition: PartitionId) -> Vec<u8> {
     tagged(partition, REPLICA, &[])
@@ -285,15 +281,6 @@ pub fn parse_epoch_key(partition: PartitionId, key: &[u8]) -> Option<Epoch> {
 /// `replicas` family. Key: partition u16 | 2. How far a copy that is coming in has come.
 pub fn import_key(partition: PartitionId) -> Vec<u8> {
     tagged(partition, IMPORT, &[])
-}
-
-/// `hints` family. Key: target node | partition u16 | sequence u64.
-pub fn hint_key(target: NodeId, partition: PartitionId, sequence: u64) -> Vec<u8> {
-    let mut key = Vec::with_capacity(26);
-    key.extend_from_slice(&target.0);
-    key.extend_from_slice(&partition.0.to_be_bytes());
-    key.extend_from_slice(&sequence.to_be_bytes());
-    key
 }
 
 #[cfg(test)]
@@ -342,8 +329,6 @@ mod tests {
         assert_eq!(name_prefix(P), [1, 2, 1]);
         assert_eq!(retained_prefix(P), [1, 2, 4]);
         assert_eq!(garbage_prefix(P), [1, 2, 5]);
-        assert_eq!(binding_key(P, b"k"), [1, 2, b'k']);
-        assert_eq!(merkle_key(P, LeafId(0x0304)), [1, 2, 3, 4]);
         assert_eq!(replica_key(P), [1, 2, 0]);
         let epoch = epoch_key(P, Epoch(5));
         assert_eq!(epoch, [1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 5]);
@@ -351,15 +336,6 @@ mod tests {
         assert_eq!(parse_epoch_key(PartitionId(1), &epoch), None);
         assert_eq!(parse_epoch_key(P, &replica_key(P)), None);
         assert_eq!(import_key(P), [1, 2, 2]);
-        assert_eq!(expiry_key(1, P, b"k"), [0, 0, 0, 0, 0, 0, 0, 1, 1, 2, b'k']);
-        assert_eq!(
-            parse_expiry_key(&expiry_key(1, P, b"k")),
-            Some((1, P, &b"k"[..]))
-        );
-        assert_eq!(
-            hint_key(NodeId([9; 16]), P, 1)[16..],
-            [1, 2, 0, 0, 0, 0, 0, 0, 0, 1]
-        );
     }
 
     #[test]

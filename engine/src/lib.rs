@@ -35,6 +35,8 @@
 //! `space`, `storage` the care of the disk · `store` RocksDB and its options.
 
 pub mod batch;
+mod binding_page;
+mod blocks;
 mod boots;
 mod catalogue;
 mod codec;
@@ -42,6 +44,7 @@ mod engine;
 mod error;
 mod founding;
 mod hash;
+mod hints;
 mod housekeeping;
 mod identity;
 pub mod journal;
@@ -49,10 +52,13 @@ pub mod keys;
 mod listing;
 mod lock;
 mod merge;
+mod names;
 mod open;
 mod options;
 mod read;
 mod reclaim;
+mod remains;
+mod repair;
 mod replica;
 mod rows;
 mod salvage;
@@ -66,30 +72,40 @@ mod transfer;
 mod wal;
 mod writer;
 
+pub use blocks::{BLOCK_OFFSETS, Healed};
 pub use boots::Boot;
 pub use catalogue::{TopicExtent, TopicMeta};
 pub use codec::CodecError;
 pub use engine::Engine;
-pub use error::{AppendError, BindingError, Damage, OpenError, ReadError, Stopped, TopicError};
+pub use error::{
+    AppendError, BindingError, Damage, HealError, HintError, OpenError, ReadError, Stopped,
+    TopicError,
+};
 pub use founding::{FOUNDING_MEMBERS_MAX, Founding, FoundingMember};
 pub use hash::TopicHash;
+pub use hints::{Hint, HintStats};
 pub use identity::{Identity, prepare, prepare_with};
 pub use mesh_ring::command::{Command, TopicConfig};
 pub use open::settle_log;
 pub use options::{
-    Clock, OnCommitted, OnDamage, OnStopped, Options, RESERVE_BYTES_DEFAULT, RESERVE_BYTES_MIN,
+    Clock, HINT_BYTES_MAX_DEFAULT, OnBound, OnCommitted, OnDamage, OnStopped, Options,
+    RESERVE_BYTES_DEFAULT, RESERVE_BYTES_MIN,
 };
 pub use reclaim::{GARBAGE_RATIO_MAX, Reclaimed};
+pub use remains::Remains;
+pub use repair::{LeafBinding, OldTombstone};
 pub use replica::{
     Held, JOURNAL_BYTES_MAX, JOURNAL_ENTRIES_KEPT, JournalEntry, PartitionSource, Persist,
 };
-pub use rows::{ROW_BYTES_MAX, RowChange};
-pub use salvage::{SalvageReport, salvage};
+pub use rows::{ROW_BYTES_MAX, ReadRows, RowChange};
+pub use salvage::{SalvageReport, damage_is_noted, salvage};
 pub use scrub::{Pace, ScrubReport};
 pub use solo::{Append, Appended, Housekeeping, Solo};
 pub use space::Shortage;
 pub use storage::FamilyUsage;
-pub use transfer::{CHUNK_BYTES, Chunk, Export, ExportHeader, ImportError, ImportState};
+pub use transfer::{
+    CHUNK_BYTES, Chunk, Export, ExportHeader, HELD_TOPICS_MAX, Holding, ImportError, ImportState,
+};
 pub use writer::{BindingWrite, QUEUE_BYTES_MAX, Written};
 
 /// Format of everything that a store holds. A change of any layout raises it and adds a step to `mesh-migrations`.

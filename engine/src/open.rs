@@ -23,9 +23,10 @@ use crate::founding::Founding;
 use crate::identity::{Bootstrap, Identity, consume_bootstrap, read_bootstrap};
 use crate::keys::{self, family, meta};
 use crate::lock::DirectoryLock;
+use crate::names::Generation;
 use crate::options::{OnDamage, Options};
 use crate::replica::{self, Record};
-use crate::salvage::{read_note, remove_note, salvage_locked};
+use crate::salvage::{read_note, salvage_locked};
 use crate::store::Store;
 use crate::wal::{self, WalVerdict};
 
@@ -36,6 +37,8 @@ pub(crate) struct Opened {
     pub(crate) founding: Option<Founding>,
     pub(crate) boot: u32,
     pub(crate) boots: Boots,
+    /// How often a start did not follow a clean stop.
+    pub(crate) starts: u32,
     pub(crate) clock_bound: Hlc,
     pub(crate) age_ms: Option<u64>,
     /// What was lost before this opening, in words.
@@ -74,17 +77,13 @@ pub(crate) fn open(data: &Path, options: &Options) -> Result<Opened, OpenError> 
     let opened = read_meta(data, store, bootstrap, lock)?;
     check_cluster(data, options, &opened.identity)?;
     let found_damage = read_note(data).map_err(io_error)?;
-    let opened = raise_boot(
+    raise_boot(
         data,
         Opened {
             found_damage,
             ..opened
         },
-    )?;
-    if opened.found_damage.is_some() {
-        remove_note(data).map_err(io_error)?;
-    }
-    Ok(opened)
+    )
 }
 
 fn settle_or_salvage(data: &Path, path: &Path, on_damage: OnDamage) -> Result<(), OpenError> {
@@ -243,6 +242,12 @@ fn read_meta(
         None => 0,
         Some(boot) => only_u32(&boot).map_err(|error| damaged(format!("boot count: {error}")))?,
     };
+    let starts = match read(meta::STARTS)? {
+        None => 0,
+        Some(starts) => only_u32(&starts)
+            .map_err(|error| damaged(format!("count of starts without a clean stop: {error}")))?,
+    };
+    let was_closed = boot == 0 || read(meta::CLOSED)?.is_some();
     let boots = match read(meta::BOOTS)? {
         None => Boots::default(),
         Some(boots) => Boots::decode(&boots).map_err(|error| damaged(format!("boots: {error}")))?,
@@ -270,6 +275,7 @@ fn read_meta(
         founding,
         boot,
         boots,
+        starts: starts.saturating_add(u32::from(!was_closed)),
         clock_bound,
         age_ms,
         found_damage: None,
@@ -308,8 +314,11 @@ fn raise_boot(data: &Path, mut opened: Opened) -> Result<Opened, OpenError> {
     let handle = opened.store.family(family::META);
     batch.put_cf(handle, meta::BOOT, opened.boot.to_be_bytes());
     batch.put_cf(handle, meta::BOOTS, opened.boots.encode());
+    batch.put_cf(handle, meta::STARTS, opened.starts.to_be_bytes());
+    batch.delete_cf(handle, meta::CLOSED);
     if opened.found_damage.is_some() {
         suspect_all(data, &opened, &mut batch)?;
+        forget_all(data, &opened, &mut batch)?;
     }
     opened
         .store
@@ -334,6 +343,24 @@ fn suspect_all(data: &Path, opened: &Opened, batch: &mut WriteBatch) -> Result<(
             ..record
         };
         batch.put_cf(handle, keys::replica_key(partition), suspect.encode());
+    }
+    Ok(())
+}
+
+/// Notes that bindings which this node wrote may be lost here and alive elsewhere.
+fn forget_all(data: &Path, opened: &Opened, batch: &mut WriteBatch) -> Result<(), OpenError> {
+    let handle = opened.store.family(family::META);
+    for partition in (0..opened.identity.partitions).map(PartitionId) {
+        let generation = Generation::load(&opened.store, partition);
+        let generation = generation.map_err(|error| OpenError::Damaged {
+            data: data.to_owned(),
+            detail: error.to_string(),
+        })?;
+        let forgot = Generation {
+            forgot: true,
+            ..generation
+        };
+        batch.put_cf(handle, keys::generation_key(partition), forgot.encode());
     }
     Ok(())
 }

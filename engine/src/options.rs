@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mesh_ring::ids::{ClusterId, Offset, TopicKey};
+use mesh_ring::ids::{ClusterId, Offset, PartitionId, TopicKey};
 
 /// Physical time for the store: unix milliseconds.
 ///
@@ -13,6 +13,10 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 /// Called by the writer with topics that have new durable records, each with its next offset. A topic may come more than
 /// once; its last offset counts. The next offset of a topic that was deleted is 0.
 pub type OnCommitted = Arc<dyn Fn(&[(TopicKey, Offset)]) + Send + Sync>;
+
+/// Called by the writer with the keys of bindings that a durable group has changed or removed, each once, in no order.
+/// Whoever listens to none of them need not look at any.
+pub type OnBound = Arc<dyn Fn(&mut dyn Iterator<Item = (PartitionId, &[u8])>) + Send + Sync>;
 
 /// Called once, with the reason, when the writer has stopped for good.
 pub type OnStopped = Arc<dyn Fn(&str) + Send + Sync>;
@@ -42,8 +46,14 @@ pub struct Options {
     pub cache_bytes: usize,
     /// Memory that gathers log writes before they are flushed, in bytes; also about the size of a blob file.
     pub write_buffer_bytes: usize,
-    /// Tombstones are kept at least this long, in milliseconds.
+    /// Most bytes of hints that are kept, for all nodes together. A hint beyond it is refused, and not acknowledged.
+    pub hint_bytes_max: u64,
+    /// Tombstones are kept at least this long, in milliseconds, where a store is used by itself.
     pub tombstone_age_ms: u64,
+    /// Whether the leaves that replicas compare are kept. Only a measurement of what they cost turns it off: such a store
+    /// cannot be repaired.
+    #[doc(hidden)]
+    pub with_leaves: bool,
     /// After this much quiet the writer puts a marker behind the last acknowledged group, so that the group is not the
     /// last record of the write-ahead log, where damage could be taken for a torn write.
     pub marker_after: Duration,
@@ -54,12 +64,18 @@ pub struct Options {
     pub steady: Clock,
     /// Called on the writer's thread after each durable group; it must not block.
     pub on_committed: Option<OnCommitted>,
+    /// Called on the writer's thread after each durable group that changed bindings, before anyone is answered; it must
+    /// not block. A partition that is dropped as a whole is not told.
+    pub on_bound: Option<OnBound>,
     /// Called on the writer's thread when a write or fsync has failed.
     pub on_stopped: Option<OnStopped>,
 }
 
 /// Default of [`Options::reserve_bytes`].
 pub const RESERVE_BYTES_DEFAULT: u64 = 1 << 30;
+
+/// Default of [`Options::hint_bytes_max`].
+pub const HINT_BYTES_MAX_DEFAULT: u64 = 1 << 30;
 
 /// Smallest useful [`Options::reserve_bytes`] at the smallest write buffer.
 pub const RESERVE_BYTES_MIN: u64 = 16 << 20;
@@ -72,11 +88,14 @@ impl Default for Options {
             reserve_bytes: RESERVE_BYTES_DEFAULT,
             cache_bytes: 64 << 20,
             write_buffer_bytes: 64 << 20,
+            hint_bytes_max: HINT_BYTES_MAX_DEFAULT,
             tombstone_age_ms: 24 * 60 * 60 * 1000,
+            with_leaves: true,
             marker_after: Duration::from_millis(10),
             clock: Arc::new(system_clock),
             steady: Arc::new(steady_clock),
             on_committed: None,
+            on_bound: None,
             on_stopped: None,
         }
     }

@@ -265,7 +265,17 @@ pub(crate) fn binding(
     let Some(value) = store.get(family::BINDINGS, &keys::binding_key(partition, key))? else {
         return Ok(None);
     };
-    Binding::decode(&value).map(Some).map_err(|error| {
+    decoded(store, partition, key, &value).map(Some)
+}
+
+/// A binding's value; bytes that no codec wrote are damage.
+pub(crate) fn decoded(
+    store: &Store,
+    partition: PartitionId,
+    key: &[u8],
+    value: &[u8],
+) -> Result<Binding, ReadError> {
+    Binding::decode(value).map_err(|error| {
         ReadError::Damaged(Damage {
             what: format!("binding {}", key.escape_ascii()),
             topic: None,

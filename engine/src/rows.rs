@@ -3,6 +3,8 @@
 //!
 //! What they mean is decided above. They go ahead of all bulk, so that a busy log cannot hold up a vote.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, WriteBatch};
 
@@ -14,6 +16,26 @@ use crate::writer::Op;
 
 /// Largest row that [`Engine::rows`] is meant for, key and value, in bytes: larger ones belong in pieces.
 pub const ROW_BYTES_MAX: usize = 16 << 20;
+
+/// Where rows can be read: a running store, or what is left of a damaged one.
+pub trait ReadRows {
+    /// One row.
+    ///
+    /// # Errors
+    /// The row cannot be read.
+    fn row(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError>;
+
+    /// Rows with keys in `from..to` in order, at most `limit`. An empty `to` has no end.
+    ///
+    /// # Errors
+    /// A row cannot be read; none is left out silently.
+    fn rows(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Bytes)>, ReadError>;
+}
 
 /// One change of the control plane's rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,8 +106,7 @@ impl Engine {
     /// # Errors
     /// The row cannot be read.
     pub fn row(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
-        let value = self.store().get(family::CONTROL, key)?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+        row(self.store(), key)
     }
 
     /// Rows with keys in `from..to` in order, at most `limit`. An empty `to` has no end.
@@ -119,7 +140,42 @@ impl Engine {
     }
 }
 
-fn rows(
+impl ReadRows for Engine {
+    fn row(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        Engine::row(self, key)
+    }
+
+    fn rows(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Bytes)>, ReadError> {
+        Engine::rows(self, from, to, limit)
+    }
+}
+
+impl<R: ReadRows> ReadRows for Arc<R> {
+    fn row(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        R::row(self, key)
+    }
+
+    fn rows(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Bytes)>, ReadError> {
+        R::rows(self, from, to, limit)
+    }
+}
+
+pub(crate) fn row(store: &Store, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+    let value = store.get(family::CONTROL, key)?;
+    Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+}
+
+pub(crate) fn rows(
     store: &Store,
     from: &[u8],
     to: &[u8],

@@ -1,7 +1,8 @@
 //! Accepting the loss that a damaged write-ahead log means, when nothing better is left.
 //!
 //! A store that lost acknowledged writes is not what it says: its replicas must not vote by what they hold. A note beside
-//! the database says so from before the first cut until every partition is durably marked suspect.
+//! the database says so from before the first cut until every partition is durably marked suspect, and with them what else
+//! is built on the store.
 
 use std::fs::{self, File};
 use std::io;
@@ -110,7 +111,7 @@ fn write_note(data: &Path, note: &str) -> io::Result<()> {
     File::open(data)?.sync_all()
 }
 
-/// What a salvage noted, until every partition is marked suspect.
+/// What a salvage noted, until whoever drives the store has noted it as well.
 pub(crate) fn read_note(data: &Path) -> io::Result<Option<String>> {
     match fs::read(note_path(data)) {
         Ok(note) => Ok(Some(String::from_utf8_lossy(&note).into_owned())),
@@ -119,10 +120,18 @@ pub(crate) fn read_note(data: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// Every partition is marked.
-pub(crate) fn remove_note(data: &Path) -> io::Result<()> {
-    match fs::remove_file(note_path(data)) {
+/// To be called with the directory of a store that was opened with [`crate::Engine::found_damage`], once whoever drives it
+/// has durably noted the damage for what it keeps in rows. Until then every opening finds the damage anew.
+///
+/// # Errors
+/// What the file system says.
+pub fn damage_is_noted(data: &Path) -> Result<(), OpenError> {
+    let removed = match fs::remove_file(note_path(data)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => File::open(data)?.sync_all(),
-    }
+        _ => File::open(data).and_then(|data| data.sync_all()),
+    };
+    removed.map_err(|error| OpenError::Io {
+        data: data.to_owned(),
+        detail: error.to_string(),
+    })
 }

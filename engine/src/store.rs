@@ -61,6 +61,20 @@ impl Store {
         Ok(())
     }
 
+    /// Opens a database for reading only, around whatever of its log is damaged, and changes nothing.
+    pub(crate) fn open_remains(path: &Path) -> Result<Store, rocksdb::Error> {
+        let options = Options::default();
+        let cache = Cache::new_lru_cache(options.cache_bytes);
+        let families = family::ALL
+            .map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &options, &cache)));
+        // The logs stay tracked: without that, RocksDB's read-only open crashes where the manifest names some.
+        let mut database = database_options(&options, false);
+        database.set_wal_recovery_mode(DBRecoveryMode::SkipAnyCorruptedRecord);
+        let db = DB::open_cf_descriptors_read_only(&database, path, families, false)?;
+        let synced = WriteOptions::default();
+        Ok(Store { db, synced })
+    }
+
     pub(crate) fn db(&self) -> &DB {
         &self.db
     }
@@ -191,7 +205,7 @@ fn family_options(name: &str, options: &Options, cache: &Cache) -> rocksdb::Opti
     table.set_format_version(6);
     if !matches!(
         name,
-        family::LOG | family::JOURNAL | family::EXPIRY | family::HINTS
+        family::LOG | family::JOURNAL | family::BINDING_INDEX | family::EXPIRY | family::HINTS
     ) {
         table.set_bloom_filter(10.0, false);
     }

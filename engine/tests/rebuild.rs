@@ -11,7 +11,7 @@ use bytes::Bytes;
 use mesh_engine::{BindingWrite, Engine, Held, Identity, Persist, ReadError, prepare};
 use mesh_ring::ids::{Epoch, Index, NodeId, PartitionId};
 use mesh_ring::name::BindingKey;
-use mesh_ring::replica::Position;
+use mesh_ring::replica::{Left, Position};
 use support::journal::*;
 use support::*;
 
@@ -50,7 +50,7 @@ fn bind(engine: &Engine, partition: PartitionId, name: &str) -> BindingKey {
 }
 
 #[test]
-fn a_journal_that_is_replaced_leaves_a_suspect_that_keeps_its_promise() {
+fn of_a_journal_that_is_replaced_the_end_and_the_promise_are_never_forgotten() {
     let bench = Bench::new();
     let (from, partition) = leader(&bench);
     let theirs = bind(&from, partition, "theirs");
@@ -66,14 +66,25 @@ fn a_journal_that_is_replaced_leaves_a_suspect_that_keeps_its_promise() {
     persist(&to, promise);
     let mine = bind(&to, partition, "mine");
     assert_eq!(to.held(partition), Ok(Held::Journal));
+    let left = Left {
+        promised: Epoch(40),
+        suspect: false,
+        last: to.replica(partition).unwrap().last,
+    };
 
     let mut copies = 0;
     let check = |moment: String| {
         let engine = bench.open_engine_at(&bench.crashed_copy(&moment));
         match engine.held(partition).unwrap() {
             Held::Nothing => panic!("{moment}: something was acknowledged"),
-            Held::Arriving => assert_eq!(engine.replica(partition), Err(ReadError::Incomplete)),
-            Held::Journal => assert!(engine.replica(partition).unwrap().suspect, "{moment}"),
+            Held::Arriving => {
+                assert_eq!(engine.replica(partition), Err(ReadError::Incomplete));
+                assert_eq!(engine.left(partition), Ok(left), "{moment}");
+            }
+            Held::Journal => {
+                let copy = engine.replica(partition).unwrap();
+                assert!(copy.last >= left.last && !copy.suspect, "{moment}");
+            }
         }
     };
     // A first copy is given up half way, a second one comes whole.
@@ -105,7 +116,8 @@ fn a_journal_that_is_replaced_leaves_a_suspect_that_keeps_its_promise() {
         }
     }
     let durable = to.replica(partition).unwrap();
-    assert!(durable.suspect);
+    // It holds all that can be committed of the one that went.
+    assert!(!durable.suspect);
     assert_eq!(durable.promised, Epoch(40));
     assert_eq!(durable.last, from.replica(partition).unwrap().last);
     let report = to.scrub(&mut |_| ControlFlow::Continue(()));

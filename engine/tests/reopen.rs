@@ -189,3 +189,45 @@ fn a_data_directory_that_cannot_be_written_is_refused() {
         Err(OpenError::Io { .. })
     ));
 }
+
+#[test]
+fn a_start_after_a_crash_writes_under_another_name_and_one_after_a_clean_stop_does_not() {
+    let bench = Bench::new();
+    let name = |engine: &Solo| put(engine, "k", "v").dot.node;
+    let first = bench.open();
+    let original = name(&first);
+    assert_eq!(original, first.identity().node);
+    let crashed = bench.open_at(&bench.crashed_copy("crash"));
+    let after_crash = name(&crashed);
+    assert_ne!(after_crash, original);
+    first.close().unwrap();
+    drop(first);
+    assert_eq!(name(&bench.open()), original);
+    drop(crashed);
+    let again = bench.open_at(&bench.dir.path().join("crash"));
+    assert_eq!(name(&again), after_crash, "it was closed");
+}
+
+#[test]
+fn a_write_is_told_of_before_it_is_durable_and_is_then_what_was_told() {
+    let bench = Bench::new();
+    let engine = bench.open_engine();
+    let (told, early) = std::sync::mpsc::sync_channel(2);
+    let durable = told.clone();
+    let key = BindingKey::new(b"k").unwrap();
+    let write = BindingWrite {
+        key: key.clone(),
+        value: Some("v".into()),
+        context: None,
+        expires_ms: None,
+    };
+    engine.submit_write_early(
+        write,
+        move |binding, written| told.send((Some(binding.clone()), written.clone())).unwrap(),
+        move |result| durable.send((None, result.unwrap())).unwrap(),
+    );
+    let (binding, decided) = early.recv().unwrap();
+    let (none, written) = early.recv().unwrap();
+    assert_eq!((none, &written), (None, &decided));
+    assert_eq!(engine.binding(&key).unwrap(), binding);
+}

@@ -5,10 +5,14 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use mesh_engine::{Engine, JournalEntry, OnDamage, OpenError, Options, Persist, salvage};
+use mesh_engine::{
+    Engine, JournalEntry, OnDamage, OpenError, Options, Persist, ReadRows, Remains, RowChange,
+    damage_is_noted, salvage,
+};
 use mesh_ring::ids::{Epoch, Index, PartitionId};
 use support::journal::*;
 use support::*;
@@ -20,10 +24,35 @@ fn suspecting(bench: &Bench) -> Options {
     }
 }
 
+/// A row that is named and filled with this byte.
+fn put_row(engine: &Engine, row: u8) {
+    let (done, written) = std::sync::mpsc::sync_channel(1);
+    let put = RowChange::Put {
+        key: vec![row],
+        value: vec![row; 300],
+    };
+    engine.submit_rows(vec![put], move |outcome| done.send(outcome).unwrap());
+    written.recv().unwrap().unwrap();
+}
+
+/// The database's own files, but for what it writes for people.
+fn files(data: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = fs::read_dir(data.join("db")).unwrap();
+    let files = files.map(|file| {
+        let file = file.unwrap();
+        let name = file.file_name().into_string().unwrap();
+        (name, fs::read(file.path()).unwrap())
+    });
+    files.filter(|(name, _)| !name.starts_with("LOG")).collect()
+}
+
 /// A store with a topic of which the write at `damaged` was acknowledged, and is flipped in the log.
 fn damaged(bench: &Bench) -> (std::path::PathBuf, Scribe, End) {
     let engine = bench.open_engine();
     let (mut scribe, mut end) = begun(&engine, "t");
+    for row in 0..3 {
+        put_row(&engine, row);
+    }
     let log = newest_log(&bench.data());
     let flipped = fs::metadata(&log).unwrap().len() + 50;
     for _ in 0..5 {
@@ -67,6 +96,11 @@ fn damage_makes_every_replica_suspect_and_keeps_what_is_lost_beside() {
     assert_eq!(engine.replica(PartitionId(7)).unwrap().promised, Epoch(0));
     assert_eq!(values(&engine, end.topic), ["a", "b", "c"]);
     drop(engine);
+    let engine = Engine::open(&data, bench.options()).unwrap();
+    let again = engine.found_damage().unwrap();
+    assert_eq!(again, found, "nobody has said that it is noted");
+    damage_is_noted(&data).unwrap();
+    drop(engine);
 
     // A leader catches one up; the others stay as they are, also in later runs.
     let engine = Engine::open(&data, suspecting(&bench)).unwrap();
@@ -94,7 +128,42 @@ fn a_crash_between_the_cut_and_the_mark_forgets_nothing() {
     assert!(engine.found_damage().is_some());
     assert_eq!(suspects(&engine), [true; 8]);
     drop(engine);
+    damage_is_noted(&data).unwrap();
     assert_eq!(bench.open_engine_at(&data).found_damage(), None);
+}
+
+#[test]
+fn what_is_left_can_be_read_before_anybody_decides_and_stays_as_it_is() {
+    let bench = Bench::new();
+    // The second damage is to a log of which the manifest knows.
+    let (salvaged, ..) = damaged(&bench);
+    salvage(&salvaged, true).unwrap();
+    let engine = Engine::open(&salvaged, bench.options()).unwrap();
+    for row in 20..23 {
+        put_row(&engine, row);
+    }
+    let data = bench.dir.path().join("damaged again");
+    copy_dir(&salvaged, &data);
+    drop(engine);
+    let log = newest_log(&data);
+    let mut bytes = fs::read(&log).unwrap();
+    let row = bytes.windows(300).position(|window| window == [21; 300]);
+    bytes[row.unwrap()] ^= 1;
+    fs::write(&log, bytes).unwrap();
+    let before = files(&data);
+    let remains = Remains::open(&data).unwrap();
+    assert_eq!(remains.identity().unwrap().name, "n1");
+    assert_eq!(remains.founding().unwrap(), None);
+    let rows = remains.rows(&[], &[], 10).unwrap();
+    let keys: Vec<u8> = rows.iter().map(|(key, _)| key[0]).collect();
+    assert!(keys.starts_with(&[0, 1, 2, 20]), "{keys:?}");
+    assert!(!keys.contains(&21), "{keys:?}");
+    assert_eq!(remains.row(&[1]).unwrap().unwrap(), &[1; 300][..]);
+    assert!(Remains::open(&data).is_err(), "it is locked");
+    drop(remains);
+    assert_eq!(files(&data), before);
+    let refused = Engine::open(&data, bench.options()).err().unwrap();
+    assert!(matches!(refused, OpenError::WalDamaged { .. }), "{refused}");
 }
 
 #[test]

@@ -210,7 +210,8 @@ fn a_receiver_that_crashes_goes_on_where_it_was() {
     for crash in 0..100 {
         let now = send(&export, &to, 2);
         sent += now;
-        let done = export.chunk(&to.import_state(all.partition).unwrap().unwrap().1);
+        let state = to.import_state(all.partition).unwrap().unwrap();
+        let done = export.chunk(&state.cursor);
         if now < 2 || done.is_ok_and(|chunk| chunk.is_last() && chunk.rows.is_empty()) {
             break;
         }
@@ -219,8 +220,8 @@ fn a_receiver_that_crashes_goes_on_where_it_was() {
         copy_dir(&data, &copy);
         (data, to) = (copy.clone(), bench.open_engine_at(&copy));
         assert_eq!(to.replica(all.partition), Err(ReadError::Incomplete));
-        let (id, _) = to.import_state(all.partition).unwrap().unwrap();
-        assert_eq!(id, export.header().id);
+        let state = to.import_state(all.partition).unwrap().unwrap();
+        assert_eq!(state.id, export.header().id);
     }
     let total = count_chunks(&export);
     assert!(

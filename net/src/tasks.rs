@@ -82,17 +82,21 @@ impl Tasks {
     }
 }
 
-/// Starts `work`, which may wait for the disk, at once, on a thread where that holds up no task. `None`: it panicked, or
-/// the runtime is shutting down.
+/// Starts `work`, which may wait for the disk, at once, on a thread where that holds up no task. `None`: it panicked. Where
+/// the runtime is ending it never resolves: whoever waits ends with the runtime, and answers nobody.
 pub(crate) fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> impl Future<Output = Option<T>> + Send {
     let running = Handle::current().spawn_blocking(work);
     async move {
-        running
-            .await
-            .inspect_err(|error| tracing::error!(%error, "blocking work was abandoned"))
-            .ok()
+        match running.await {
+            Ok(done) => Some(done),
+            Err(error) if error.is_cancelled() => std::future::pending().await,
+            Err(error) => {
+                tracing::error!(%error, "blocking work was abandoned");
+                None
+            }
+        }
     }
 }
 

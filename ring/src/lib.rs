@@ -6,7 +6,9 @@
 //! - [`control`], [`placement`]: how the map changes, and which nodes should hold what
 //! - [`swim`]: who is alive
 //! - [`hlc`], [`version`], [`binding`]: timestamps, causal contexts, and bindings that converge
-//! - [`merkle`]: what two replicas compare to find the bindings in which they differ
+//! - [`preference`], [`quorum`]: who keeps a binding, and when a write or read of it has succeeded
+//! - [`merkle`]: what two replicas compare to find the bindings in which they differ, and how they heal
+//! - [`tombstone`]: when a tombstone may be forgotten
 //! - [`age`]: how old things are, judged so that a wrong clock destroys nothing
 //! - [`producer`]: appends that are retried and yet happen once
 //! - [`replica`]: a partition's journal on several nodes: leaders, followers, takeover
@@ -27,7 +29,10 @@ pub mod map;
 pub mod merkle;
 pub mod name;
 pub mod placement;
+pub mod preference;
 pub mod producer;
+pub mod quorum;
 pub mod replica;
 pub mod swim;
+pub mod tombstone;
 pub mod version;

@@ -79,6 +79,7 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
         ("up for", human_duration(info.uptime.as_secs() * 1000)),
         ("connections", info.connections.to_string()),
         ("disk free", human_bytes(info.free_bytes)),
+        ("read repairs", info.read_repairs.to_string()),
     ])
 }
 
@@ -95,5 +96,6 @@ fn object(info: &NodeInfo) -> Value {
         "uptime_ms": u64::try_from(info.uptime.as_millis()).unwrap_or(u64::MAX),
         "connections": info.connections,
         "free_bytes": info.free_bytes,
+        "read_repairs": info.read_repairs,
     })
 }

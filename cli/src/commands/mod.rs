@@ -10,10 +10,12 @@ pub(crate) mod get;
 pub(crate) mod info;
 pub(crate) mod init;
 pub(crate) mod list;
+pub(crate) mod listeners;
 pub(crate) mod migrate;
 pub(crate) mod node;
 pub(crate) mod publish;
 pub(crate) mod put;
+pub(crate) mod repair;
 pub(crate) mod ring;
 pub(crate) mod routes;
 pub(crate) mod salvage;
@@ -23,6 +25,7 @@ pub(crate) mod storage;
 pub(crate) mod tail;
 pub(crate) mod topic;
 pub(crate) mod verify;
+pub(crate) mod watch;
 
 use crate::args::{Cli, Command};
 use crate::error::Failure;
@@ -72,6 +75,7 @@ async fn run(command: Command, session: &mut Session) -> Result<(), Failure> {
         Command::Get(args) => get::run(&args, session).await,
         Command::Delete(args) => delete::run(&args, session).await,
         Command::List(args) => list::run(&args, session).await,
+        Command::Watch(args) => watch::run(&args, session).await,
         Command::Topic(args) => topic::run(args, session).await,
         Command::Publish(args) => publish::run(args, session).await,
         Command::Tail(args) => tail::run(&args, session).await,
@@ -80,6 +84,8 @@ async fn run(command: Command, session: &mut Session) -> Result<(), Failure> {
         Command::Routes(args) => routes::run(&args, session).await,
         Command::Info(args) => info::run(&args, session).await,
         Command::Storage(args) => storage::run(&args, session).await,
+        Command::Listeners(args) => listeners::run(&args, session).await,
+        Command::Repair(args) => repair::run(&args, session).await,
         Command::Node(args) => node::run(args, session).await,
         Command::Verify(args) => verify::run(&args, session).await,
         Command::Ca(args) => ca::run(args, session).await,

@@ -86,7 +86,7 @@ pub(crate) fn print_ack(
     }
     let mut text = format!("{done} on {}", ack.acknowledged.join(", "));
     if !ack.hinted.is_empty() {
-        text += &format!(" (kept for later delivery by {})", ack.hinted.join(", "));
+        text += &format!(" (and kept there for {}, away now)", ack.hinted.join(", "));
     }
     session.out.confirm(text)
 }

@@ -18,7 +18,10 @@ use crate::units::human_bytes;
 
 The last resort, when the disk cannot be restored: the log is cut at the first damage, and records that were
 acknowledged after that point are gone. What is cut off is kept in files beside it. Without --accept-loss nothing is
-changed: it only says what would be lost, and exits with 1 where there is damage. The node must not be running.")]
+changed: it only says what would be lost, and exits with 1 where there is damage. The node must not be running.
+
+Afterwards serve the node as ever. What another node has, it takes back: start that one first, above all of two nodes the
+other one. Records that only a node has which is away meanwhile are replaced when it returns.")]
 pub(crate) struct Args {
     /// The node's folder
     folder: PathBuf,

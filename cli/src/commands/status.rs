@@ -1,12 +1,17 @@
 //! `meshctl status`: the cluster's health at a glance.
 
-use mesh_net::client::{NodeState, NodeView, TransferStatus};
+use std::time::Duration;
+
+use mesh_net::client::{NodeState, NodeView, RepairStatus, TransferStatus};
 use serde_json::{Value, json};
 
 use crate::error::Failure;
 use crate::session::Session;
 use crate::survey::{Survey, state_word, survey};
 use crate::units::{grouped, human_bytes};
+
+/// For how long it is told that bindings were healed.
+const HEALED_LATELY: Duration = Duration::from_secs(600);
 
 /// Show the cluster's health at a glance
 #[derive(Debug, clap::Args)]
@@ -83,6 +88,49 @@ fn warnings(survey: &Survey) -> Vec<String> {
     warnings
 }
 
+/// What nodes have healed of their bindings lately, for people.
+fn healed(survey: &Survey) -> Vec<String> {
+    let mut told = Vec::new();
+    for (node, status) in survey.statuses() {
+        let repair = &status.repair;
+        let Some(ago) = repair.healed_ago.filter(|ago| *ago < HEALED_LATELY) else {
+            continue;
+        };
+        let damaged = match repair.damaged {
+            0 => String::new(),
+            some => format!(", {} of them could not be read", grouped(some)),
+        };
+        told.push(format!(
+            "{}: copies of bindings differed and were healed {} ago; {} sent and {} received since its start{damaged}",
+            survey.name(node),
+            duration(ago),
+            grouped(repair.sent),
+            grouped(repair.received),
+        ));
+    }
+    told.sort();
+    told
+}
+
+fn duration(ago: Duration) -> String {
+    match ago.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds => format!("{} min", seconds / 60),
+    }
+}
+
+fn repair_object(repair: &RepairStatus) -> Value {
+    json!({
+        "rounds": repair.rounds,
+        "compared": repair.compared,
+        "differing_leaves": repair.differing_leaves,
+        "sent": repair.sent,
+        "received": repair.received,
+        "bytes": repair.bytes,
+        "damaged": repair.damaged,
+    })
+}
+
 fn object(survey: &Survey) -> Value {
     let node = |node: &NodeView| {
         let (partitions, leads) = shares(survey, node);
@@ -97,6 +145,7 @@ fn object(survey: &Survey) -> Value {
             "lag": survey.lag(node.id),
             "votes": node.votes,
             "answers": survey.status(node.id).is_some(),
+            "repair": survey.status(node.id).map(|status| repair_object(&status.repair)),
         })
     };
     let nodes: Vec<Value> = members(survey).into_iter().map(node).collect();
@@ -180,6 +229,9 @@ fn print(survey: &Survey, session: &mut Session) -> Result<(), Failure> {
     match control_leader(survey) {
         Some(leader) => out.line(format!("changes of the ring go through {leader}"))?,
         None => out.line("the ring cannot be changed: the control plane has no majority")?,
+    }
+    for line in healed(survey) {
+        out.line(line)?;
     }
     for warning in warnings(survey) {
         out.warn(&warning);

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus};
+use std::process::ExitStatus;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::mesh::{PATIENCE, Ran, Running, free_port, meshctl, run, serve, signal, until, wait};
+use crate::mesh::{
+    PATIENCE, Ran, Running, free_port, meshctl, print_end_of_log, run, serve, signal, until, wait,
+};
 
 /// Few enough that a debug build on two cores has time for everything else.
 const PARTITIONS: &str = "8";
@@ -91,10 +92,6 @@ impl Cluster {
         &self.node(name).address
     }
 
-    pub(crate) fn process(&self, name: &str) -> &Child {
-        &self.node(name).child
-    }
-
     fn node(&self, name: &str) -> &Running {
         self.nodes
             .get(name)
@@ -113,9 +110,7 @@ impl Cluster {
 
     /// `kill -9`.
     pub(crate) fn kill(&mut self, name: &str) {
-        let mut node = self.take(name);
-        node.child.kill().unwrap();
-        node.child.wait().unwrap();
+        self.take(name).kill();
     }
 
     /// `kill -9` to all, and only then wait for any.
@@ -129,9 +124,9 @@ impl Cluster {
 
     /// SIGTERM, and how the node ended.
     pub(crate) fn stop(&mut self, name: &str) -> ExitStatus {
-        let mut node = self.take(name);
+        let node = self.take(name);
         signal(&node.child, Signal::TERM);
-        wait(&mut node.child).expect("the node stops at SIGTERM")
+        node.stopped()
     }
 
     /// SIGTERM to all at once; every one must end with 0.
@@ -140,10 +135,28 @@ impl Cluster {
         nodes
             .values()
             .for_each(|node| signal(&node.child, Signal::TERM));
-        for (name, mut node) in nodes {
-            let status = wait(&mut node.child).expect("the node stops at SIGTERM");
+        for (name, node) in nodes {
+            let status = node.stopped();
             assert!(status.success(), "{name}: {status}");
         }
+    }
+
+    /// Stops a node where it stands, until it goes on.
+    pub(crate) fn pause(&self, name: &str) {
+        signal(&self.node(name).child, Signal::STOP);
+    }
+
+    pub(crate) fn go_on(&self, name: &str) {
+        signal(&self.node(name).child, Signal::CONT);
+    }
+
+    /// Sets a value in a node's `node.toml`, for its next start.
+    pub(crate) fn configure(&self, name: &str, key: &str, value: u64) {
+        let file = self.path(&format!("mesh/{name}/node.toml"));
+        let before = fs::read_to_string(&file).unwrap();
+        let mut lines: Vec<&str> = before.lines().collect();
+        lines.retain(|line| !line.starts_with(key));
+        fs::write(&file, format!("{}\n{key} = {value}\n", lines.join("\n"))).unwrap();
     }
 
     /// Runs a command as the operator, who knows all founders.
@@ -160,10 +173,7 @@ impl Cluster {
 
     /// The same, as text without the line end.
     pub(crate) fn text(&self, words: &[&str]) -> String {
-        String::from_utf8(self.ok(words))
-            .unwrap()
-            .trim_end()
-            .to_owned()
+        self.run(words).text()
     }
 
     /// Runs a command that must succeed and prints one JSON object.
@@ -185,6 +195,14 @@ impl Cluster {
         nodes
             .map(|node| (text(&node["name"]), text(&node["state"])))
             .collect()
+    }
+
+    /// What `status` counts of a node under this name; nothing of one that it does not know.
+    pub(crate) fn count(&self, name: &str, what: &str) -> u64 {
+        let status = self.json(&["status"]);
+        let nodes = status["nodes"].as_array().unwrap();
+        let node = nodes.iter().find(|node| node["name"] == name);
+        node.map_or(0, |node| node[what].as_u64().unwrap())
     }
 
     /// Waits until all nodes that run are alive, and every partition has all its copies and a leader.
@@ -227,23 +245,11 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for node in self.nodes.values_mut() {
-            // A node that is stopped by a signal dies of this one, too; one that has ended does not mind.
-            let _ = node.child.kill();
-            let _ = node.child.wait();
-        }
-        if !thread::panicking() {
-            return;
-        }
-        for name in ["n1", "n2", "n3", "n4"] {
-            let log = fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            let last = &lines[lines.len().saturating_sub(30)..];
-            let _ = writeln!(
-                std::io::stderr(),
-                "the log of {name} ends with:\n{}",
-                last.join("\n")
-            );
+        self.nodes.values_mut().for_each(Running::end);
+        if thread::panicking() {
+            for name in ["n1", "n2", "n3", "n4"] {
+                print_end_of_log(self.dir.path(), name);
+            }
         }
     }
 }

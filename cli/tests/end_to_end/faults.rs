@@ -4,6 +4,7 @@ use std::fs;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
+use crate::dice::Dice;
 use crate::mesh::{Mesh, free_port};
 
 #[test]
@@ -131,16 +132,9 @@ fn garbage_on_the_port_changes_nothing() {
     let mut mesh = Mesh::start();
     mesh.ok(&["put", "k", "v"]);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut dice = Dice::new(0x9e37_79b9_7f4a_7c15);
     for round in 0..2_000_usize {
-        let garbage: Vec<u8> = (0..round % 1_400)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state as u8
-            })
-            .collect();
+        let garbage: Vec<u8> = (0..round % 1_400).map(|_| dice.next() as u8).collect();
         socket.send_to(&garbage, mesh.address()).unwrap();
     }
     assert_eq!(mesh.ok(&["get", "k"]), b"v");

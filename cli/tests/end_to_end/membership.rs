@@ -5,14 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
-use crate::load::{Load, TOPICS, topic};
-use crate::mesh::until;
-
-fn holds(status: &Value, name: &str) -> u64 {
-    let nodes = status["nodes"].as_array().unwrap();
-    let node = nodes.iter().find(|node| node["name"] == name);
-    node.map_or(0, |node| node["partitions"].as_u64().unwrap())
-}
+use crate::load::{TOPICS, topic};
+use crate::mesh::{Ran, until};
+use crate::ring::scene::Scene;
 
 fn copies(plan: &Value, field: &str, name: &str) -> usize {
     let moves = plan["moves"].as_array().unwrap();
@@ -21,11 +16,7 @@ fn copies(plan: &Value, field: &str, name: &str) -> usize {
 
 #[test]
 fn a_node_joins_is_drained_and_removed_under_load() {
-    let mut cluster = Cluster::start(3);
-    for number in 0..TOPICS {
-        cluster.ok(&["topic", "create", &topic(number)]);
-    }
-    let load = Load::start(&cluster.client_file());
+    let Scene { mut cluster, load } = Scene::three_nodes();
     let made = cluster.json(&["node", "new", "mesh/n4", "--port", "0"]);
     assert_eq!((&made["name"], &made["zone"]), (&json!("n4"), &json!("")));
 
@@ -46,29 +37,28 @@ fn a_node_joins_is_drained_and_removed_under_load() {
     cluster.serve("n4");
     cluster.ok(&["node", "join", "mesh/n4"]);
     cluster.is_whole();
-    assert_eq!(holds(&cluster.json(&["status"]), "n4"), given as u64);
+    assert_eq!(cluster.count("n4", "partitions"), given as u64);
     load.check();
     for number in 0..TOPICS {
         cluster.is_identical(&topic(number), 3);
     }
 
     let plan = cluster.json(&["node", "plan", "drain", "n2"]);
-    let status = cluster.json(&["status"]);
-    assert_eq!(copies(&plan, "from", "n2") as u64, holds(&status, "n2"));
+    assert_eq!(
+        copies(&plan, "from", "n2") as u64,
+        cluster.count("n2", "partitions")
+    );
     cluster
         .run(&["node", "remove", "n2"])
         .refused(1, &["n2", "drain"]);
     cluster.ok(&["node", "drain", "n2"]);
-    assert_eq!(holds(&cluster.json(&["status"]), "n2"), 0);
+    assert_eq!(cluster.count("n2", "partitions"), 0);
     assert!(cluster.stop("n2").success());
     cluster.ok(&["node", "remove", "n2"]);
     assert!(!cluster.states().contains_key("n2"));
     cluster.is_whole();
     load.check();
-    load.finish();
-    for number in 0..TOPICS {
-        cluster.is_identical(&topic(number), 3);
-    }
+    let cluster = Scene { cluster, load }.ends_well(3);
     // Gone for ever: its folder does not come back.
     let back = cluster.serve_in_vain("n2");
     assert_eq!(back.code, Some(1), "{back:?}");
@@ -78,17 +68,14 @@ fn a_node_joins_is_drained_and_removed_under_load() {
 fn a_node_that_is_dead_for_long_is_replaced() {
     let mut cluster = Cluster::stopped(4, &[]);
     for name in ["n1", "n2", "n3", "n4"] {
-        let file = cluster.path(&format!("mesh/{name}/node.toml"));
-        let config = std::fs::read_to_string(&file).unwrap();
-        std::fs::write(&file, format!("{config}dead_after_seconds = 2\n")).unwrap();
+        cluster.configure(name, "dead_after_seconds", 2);
     }
     cluster.serve_all(4);
     cluster.is_whole();
     cluster.ok(&["publish", "t", "a", "b"]);
     cluster.kill("n3");
     let replaced = until(|| {
-        let status = cluster.json(&["status"]);
-        holds(&status, "n3") == 0 && status["under_replicated"] == 0
+        cluster.count("n3", "partitions") == 0 && cluster.json(&["status"])["under_replicated"] == 0
     });
     assert!(replaced, "{}", cluster.json(&["status"]));
     cluster.is_identical("t", 3);
@@ -109,12 +96,17 @@ fn a_node_that_nobody_let_in_does_not_take_part() {
     cluster.run(&["node", "drain", "n9"]).refused(3, &["n9"]);
 }
 
+/// A client that may read and write everything, and its commands.
+fn app(cluster: &Cluster) -> impl Fn(&[&str]) -> Ran {
+    cluster.ok(&["ca", "issue", "client", "app"]);
+    let config = ["--config", "mesh/clients/app/client.toml"];
+    move |words| cluster.run(&[&config[..], words].concat())
+}
+
 #[test]
 fn only_an_admin_changes_the_ring() {
     let cluster = Cluster::start(3);
-    cluster.ok(&["ca", "issue", "client", "app"]);
-    let app = ["--config", "mesh/clients/app/client.toml"];
-    let as_app = |words: &[&str]| cluster.run(&[&app[..], words].concat());
+    let as_app = app(&cluster);
     as_app(&["publish", "t", "v"]).succeeded();
     as_app(&["status"]).succeeded();
     as_app(&["node", "drain", "n1"]).refused(6, &["app"]);
@@ -125,9 +117,7 @@ fn only_an_admin_changes_the_ring() {
 #[test]
 fn a_revoked_client_is_refused_by_every_node() {
     let cluster = Cluster::start(3);
-    cluster.ok(&["ca", "issue", "client", "app"]);
-    let app = ["--config", "mesh/clients/app/client.toml"];
-    let as_app = |words: &[&str]| cluster.run(&[&app[..], words].concat());
+    let as_app = app(&cluster);
     as_app(&["put", "k", "v"]).succeeded();
     cluster.ok(&["ca", "revoke", "app"]);
     for name in ["n1", "n2", "n3"] {

@@ -99,24 +99,22 @@ impl Mesh {
 
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
-        let mut node = self.node.take().expect("the node runs");
-        node.child.kill().unwrap();
-        node.child.wait().unwrap();
+        self.node.take().expect("the node runs").kill();
     }
 
     /// SIGTERM, and how the node ended.
     pub(crate) fn stop(&mut self) -> ExitStatus {
-        let mut node = self.node.take().expect("the node runs");
+        let node = self.node.take().expect("the node runs");
         signal(&node.child, Signal::TERM);
-        wait(&mut node.child).expect("the node stops at SIGTERM")
+        node.stopped()
     }
 
     /// SIGTERM twice: the node ends, cleanly or at once.
     pub(crate) fn stop_twice(&mut self) {
-        let mut node = self.node.take().expect("the node runs");
+        let node = self.node.take().expect("the node runs");
         signal(&node.child, Signal::TERM);
         signal(&node.child, Signal::TERM);
-        wait(&mut node.child).expect("the node stops at SIGTERM");
+        node.stopped();
     }
 
     /// Whether the node still runs.
@@ -153,10 +151,7 @@ impl Mesh {
 
     /// The same, as text without the line end.
     pub(crate) fn text(&self, words: &[impl AsRef<OsStr>]) -> String {
-        String::from_utf8(self.ok(words))
-            .unwrap()
-            .trim_end()
-            .to_owned()
+        self.run(words).text()
     }
 
     /// Runs a command that must succeed, with `--output json`; each line of its stdout is a value.
@@ -179,21 +174,43 @@ impl Mesh {
 impl Drop for Mesh {
     fn drop(&mut self) {
         if let Some(node) = &mut self.node {
-            // It may have ended by itself; then there is nothing to do.
-            let _ = node.child.kill();
-            let _ = node.child.wait();
+            node.end();
         }
         if thread::panicking() {
-            let log = fs::read_to_string(self.path("n1.log")).unwrap_or_default();
-            let last = log.lines().rev().take(30).collect::<Vec<_>>();
-            let last: Vec<&str> = last.into_iter().rev().collect();
-            let _ = writeln!(
-                std::io::stderr(),
-                "the node's log ends with:\n{}",
-                last.join("\n")
-            );
+            print_end_of_log(self.dir.path(), "n1");
         }
     }
+}
+
+impl Running {
+    /// `kill -9`.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// How it ended, after a signal that asked it to.
+    pub(crate) fn stopped(mut self) -> ExitStatus {
+        wait(&mut self.child).expect("the node stops at SIGTERM")
+    }
+
+    /// Ends it whatever has become of it: it may have ended by itself, or stand still.
+    pub(crate) fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// For whoever reads why a test failed.
+pub(crate) fn print_end_of_log(dir: &Path, name: &str) {
+    let log = fs::read_to_string(dir.join(format!("{name}.log"))).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    let last = &lines[lines.len().saturating_sub(30)..];
+    let _ = writeln!(
+        std::io::stderr(),
+        "the log of {name} ends with:\n{}",
+        last.join("\n")
+    );
 }
 
 /// Serves `mesh/NAME` in this folder until its `ready` line, or its end. Its log goes to the end of `NAME.log`.
@@ -256,6 +273,13 @@ impl Ran {
     pub(crate) fn succeeded(self) -> Vec<u8> {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.stdout
+    }
+
+    /// The same, as text without the line end.
+    #[track_caller]
+    pub(crate) fn text(self) -> String {
+        let text = String::from_utf8(self.succeeded()).unwrap();
+        text.trim_end().to_owned()
     }
 
     /// It must have ended with this code, nothing on stdout, and one line of error that contains each of `words`.

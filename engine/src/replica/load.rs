@@ -143,7 +143,7 @@ fn batch_bytes(
 }
 
 /// Calls `each` with the entries from `from` on, in order, until it says that it has enough.
-pub(super) fn entries(
+pub(crate) fn entries(
     store: &Store,
     partition: PartitionId,
     from: Index,

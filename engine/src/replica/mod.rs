@@ -34,7 +34,7 @@ use crate::read::undecodable;
 
 pub(crate) use commit::{CheckpointOp, CommitOp};
 pub use held::Held;
-pub(crate) use load::{first_and_last, record as load_record};
+pub(crate) use load::{entries as entries_from, first_and_last, record as load_record};
 pub(crate) use persist::PersistOp;
 pub(crate) use record::{RECORD_BYTES, Record, decode_checkpoint, encode_checkpoint};
 pub(crate) use slot::{Journal, Removal, Slots};

@@ -2,6 +2,7 @@
 
 use mesh_ring::ids::{Epoch, Index};
 use mesh_ring::ledger::Checkpointed;
+use mesh_ring::replica::Position;
 
 use crate::codec::{CodecError, take_u8, take_u64};
 
@@ -17,7 +18,8 @@ pub(crate) const RECORD_BYTES: usize = 33;
 pub(crate) struct Record {
     /// The disk did not come back whole, and no leader has caught the replica up since.
     pub(crate) suspect: bool,
-    /// A copy of the partition has begun to come in and is not complete.
+    /// A copy of the partition has begun to come in and is not complete. Until it is, `before` and `commit` are those of
+    /// [`Record::left`].
     pub(crate) incomplete: bool,
     /// The highest epoch promised.
     pub(crate) promised: Epoch,
@@ -43,6 +45,14 @@ impl Default for Record {
 }
 
 impl Record {
+    /// The last entry of the journal that went to make room for the copy that comes.
+    pub(crate) fn left(&self) -> Position {
+        Position {
+            epoch: self.before,
+            index: self.commit,
+        }
+    }
+
     /// flags u8 (1: suspect, 2: incomplete) | promised u64 BE | first u64 BE | epoch before it u64 BE | commit u64 BE.
     pub(crate) fn encode(&self) -> [u8; RECORD_BYTES] {
         let mut out = [0; RECORD_BYTES];

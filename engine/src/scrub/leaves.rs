@@ -1,6 +1,7 @@
-//! Bindings, and the Merkle leaves that are made of them.
+//! Bindings, and what is derived from them: the Merkle leaves that they are summed in, and the index by which a repair
+//! finds them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 use mesh_ring::ids::PartitionId;
@@ -9,38 +10,57 @@ use rocksdb::DBRawIterator;
 
 use super::walk::Span;
 use super::{Findings, Scrub, values};
-use crate::error::Damage;
+use crate::error::{Damage, ReadError};
 use crate::keys::{self, family};
+use crate::read;
 use crate::store::Store;
 
 /// Most tries to look at bindings and leaves between two writes, which are far longer apart. Beyond it the comparison is
 /// left to the next scrub.
 const TOGETHER_TRIES_MAX: u32 = 1_000;
 
+/// Most leaves that one report tells of; anti-entropy finds the others, or the next scrub does.
+const LEAVES_MAX: usize = 100_000;
+
+/// What was found under the leaves of a partition.
+#[derive(Default)]
+struct Under {
+    sums: HashMap<LeafId, LeafSum>,
+    /// Hashes of the keys of bindings less those of index rows, summed by leaf: nothing where they are the same.
+    unmatched: HashMap<LeafId, LeafSum>,
+    stored: HashMap<LeafId, LeafSum>,
+    /// Leaves with a binding that can be read and does not decode.
+    damaged: BTreeSet<LeafId>,
+}
+
 impl Scrub<'_> {
-    /// Reads the bindings and leaves of `partition`, and compares them where all could be read.
+    /// Reads the bindings, leaves and index of `partition`, and compares them where all could be read.
     pub(super) fn bindings(&mut self, partition: PartitionId) -> ControlFlow<()> {
-        let bindings = Span::of_partition(family::BINDINGS, partition);
-        let leaves = Span::of_partition(family::MERKLE, partition);
-        let (by_binding, by_leaf, same_time) = together(self.findings.store, &bindings, &leaves);
-        let mut sums: HashMap<LeafId, LeafSum> = HashMap::new();
+        let spans = [family::BINDINGS, family::MERKLE, family::BINDING_INDEX]
+            .map(|name| Span::of_partition(name, partition));
+        let ([by_binding, by_leaf, by_index], same_time) = together(self.findings.store, &spans);
+        let [bindings, leaves, index] = &spans;
+        let mut under = Under::default();
         let bindings_read =
-            self.walk_at_once(&bindings, by_binding, &mut |findings, key, value| {
+            self.walk_at_once(bindings, by_binding, &mut |findings, key, value| {
                 findings.report.bindings += 1;
+                let name = key.get(2..).unwrap_or_default();
+                let leaf = leaf_of(name);
                 if let Err(detail) = values::check(family::BINDINGS, key, value) {
                     findings.value_damaged(family::BINDINGS, key, detail);
+                    under.damaged.insert(leaf);
                 }
-                let name = key.get(2..).unwrap_or_default();
-                let sum = sums.entry(leaf_of(name)).or_default();
+                let sum = under.sums.entry(leaf).or_default();
                 *sum = sum.add(binding_digest(name, value));
+                let unmatched = under.unmatched.entry(leaf).or_default();
+                *unmatched = unmatched.add(binding_digest(name, &[]));
             })?;
-        let mut stored: HashMap<LeafId, LeafSum> = HashMap::new();
-        let leaves_read = self.walk_at_once(&leaves, by_leaf, &mut |findings, key, value| {
+        let leaves_read = self.walk_at_once(leaves, by_leaf, &mut |findings, key, value| {
             findings.report.others += 1;
             match (<[u8; 4]>::try_from(key), <[u8; 32]>::try_from(value)) {
                 (Ok([_, _, high, low]), Ok(sum)) => {
                     let leaf = LeafId(u16::from_be_bytes([high, low]));
-                    stored.insert(leaf, LeafSum::from_bytes(sum));
+                    under.stored.insert(leaf, LeafSum::from_bytes(sum));
                 }
                 _ => {
                     let detail = "not the size of a leaf".to_owned();
@@ -48,43 +68,77 @@ impl Scrub<'_> {
                 }
             }
         })?;
-        if same_time && bindings_read && leaves_read {
-            self.findings.compare(partition, sums, &stored);
+        let index_read = self.walk_at_once(index, by_index, &mut |findings, key, value| {
+            findings.report.others += 1;
+            if let Err(detail) = values::check(family::BINDING_INDEX, key, value) {
+                findings.value_damaged(family::BINDING_INDEX, key, detail);
+            }
+            if let Some((leaf, name)) = keys::parse_under_leaf_key(partition, key) {
+                let unmatched = under.unmatched.entry(leaf).or_default();
+                *unmatched = unmatched.sub(binding_digest(name, &[]));
+            }
+        })?;
+        if !bindings_read {
+            self.damaged_leaves(index, partition, &mut under.damaged)?;
         }
+        if same_time && bindings_read && leaves_read {
+            let wrong = self.findings.compare_sums(partition, &mut under);
+            under.damaged.extend(wrong);
+        }
+        if same_time && bindings_read && index_read {
+            self.findings.compare_index(partition, &under);
+        }
+        let room = LEAVES_MAX.saturating_sub(self.findings.report.leaves.len());
+        let leaves = under.damaged.into_iter().take(room);
+        self.findings
+            .report
+            .leaves
+            .extend(leaves.map(|leaf| (partition, leaf)));
+        ControlFlow::Continue(())
+    }
+
+    /// Looks up every binding that the index knows of, to learn under which leaves there are some that cannot be read.
+    fn damaged_leaves(
+        &mut self,
+        index: &Span,
+        partition: PartitionId,
+        damaged: &mut BTreeSet<LeafId>,
+    ) -> ControlFlow<()> {
+        self.walk(index, &mut |findings, key, _| {
+            let Some((leaf, name)) = keys::parse_under_leaf_key(partition, key) else {
+                return;
+            };
+            if let Err(ReadError::Damaged(_)) = read::binding(findings.store, partition, name) {
+                damaged.insert(leaf);
+            }
+        })?;
         ControlFlow::Continue(())
     }
 }
 
-/// Iterators over two spans, and whether they see the same moment, so that leaves are compared with the bindings they
-/// were made of.
+/// Iterators over three spans, and whether they see the same moment, so that what is derived is compared with the bindings
+/// that it was made of.
 ///
 /// A snapshot would do as well, but its end makes RocksDB rewrite files, and stop all writes if one is damaged.
-fn together<'s>(
-    store: &'s Store,
-    one: &Span,
-    other: &Span,
-) -> (DBRawIterator<'s>, DBRawIterator<'s>, bool) {
+fn together<'s>(store: &'s Store, spans: &[Span; 3]) -> ([DBRawIterator<'s>; 3], bool) {
     let db = store.db();
     let mut tries = 0;
     loop {
         let before = db.latest_sequence_number();
-        let (first, second) = (one.iterator(store), other.iterator(store));
+        let iterators = spans.each_ref().map(|span| span.iterator(store));
         tries += 1;
         let same_time = db.latest_sequence_number() == before;
         if same_time || tries == TOGETHER_TRIES_MAX {
-            return (first, second, same_time);
+            return (iterators, same_time);
         }
     }
 }
 
 impl Findings<'_> {
-    fn compare(
-        &mut self,
-        partition: PartitionId,
-        mut sums: HashMap<LeafId, LeafSum>,
-        stored: &HashMap<LeafId, LeafSum>,
-    ) {
-        sums.retain(|_, sum| *sum != LeafSum::default());
+    /// Reports leaves that are not the sum of what is under them, and returns them.
+    fn compare_sums(&mut self, partition: PartitionId, under: &mut Under) -> Vec<LeafId> {
+        let (sums, stored) = (&mut under.sums, &under.stored);
+        sums.retain(|_, sum| *sum != LeafSum::ZERO);
         let mut differing: Vec<LeafId> = sums
             .keys()
             .chain(stored.keys())
@@ -93,14 +147,34 @@ impl Findings<'_> {
             .collect();
         differing.sort_unstable();
         differing.dedup();
-        for leaf in differing {
-            let key = keys::merkle_key(partition, leaf);
+        for leaf in &differing {
+            let key = keys::merkle_key(partition, *leaf);
             self.push(Damage {
-                what: format!("Merkle leaf {} of partition {partition}", leaf.0),
+                what: format!("Merkle leaf {leaf} of partition {partition}"),
                 topic: None,
                 offset: None,
                 files: self.store.files_of(family::MERKLE, &key),
                 detail: "it is not the sum of the bindings under it".to_owned(),
+            });
+        }
+        differing
+    }
+
+    fn compare_index(&mut self, partition: PartitionId, under: &Under) {
+        let wrong = under
+            .unmatched
+            .iter()
+            .filter(|(_, sum)| **sum != LeafSum::ZERO);
+        let mut wrong: Vec<LeafId> = wrong.map(|(leaf, _)| *leaf).collect();
+        wrong.sort_unstable();
+        for leaf in wrong {
+            let key = keys::under_leaf_prefix(partition, leaf);
+            self.push(Damage {
+                what: format!("the index of Merkle leaf {leaf} of partition {partition}"),
+                topic: None,
+                offset: None,
+                files: self.store.files_of(family::BINDING_INDEX, &key),
+                detail: "it does not name the bindings under the leaf".to_owned(),
             });
         }
     }

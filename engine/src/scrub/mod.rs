@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use mesh_ring::ids::PartitionId;
+use mesh_ring::merkle::LeafId;
 
 use crate::error::{Damage, ReadError};
 use crate::keys::{self, family};
@@ -40,6 +41,9 @@ pub struct ScrubReport {
     pub damages: Vec<Damage>,
     /// Damages beyond those that are listed.
     pub unlisted: u64,
+    /// Merkle leaves to be summed anew, see [`crate::Engine::recount_leaf`]: some of their bindings cannot be read, or they are
+    /// not the sum of those.
+    pub leaves: Vec<(PartitionId, LeafId)>,
 }
 
 /// Most damages that one report lists; a disk that lost more is lost.

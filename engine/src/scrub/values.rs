@@ -9,9 +9,11 @@ use crate::boots::Boots;
 use crate::catalogue::{Extent, TopicMeta};
 use crate::codec::{CodecError, only_u32, only_u64};
 use crate::founding::Founding;
+use crate::hints::{HintRow, HintStats};
 use crate::identity::Identity;
 use crate::journal::Entry;
 use crate::keys::{self, family, meta};
+use crate::names::Generation;
 use crate::replica::{Record, decode_checkpoint};
 
 pub(super) const WRONG_KEY: &str = "a key that is never written";
@@ -52,7 +54,23 @@ pub(crate) fn check(name: &str, key: &[u8], value: &[u8]) -> Result<(), String> 
             known(keys::parse_expiry_key(key))?;
             empty(value)
         }
-        family::HINTS => known((key.len() == 26).then_some(())),
+        family::BINDING_INDEX => {
+            let partition = known(partition_of(key))?;
+            if let Some((key, _target)) = keys::parse_hint_of_key(partition, key) {
+                done(BindingKey::new(key))?;
+                return done(only_u64(value));
+            }
+            let under = keys::parse_under_leaf_key(partition, key).map(|(_, key)| key);
+            let tombstone = || keys::parse_tombstone_key(partition, key).map(|(_, key)| key);
+            done(BindingKey::new(known(under.or_else(tombstone))?))?;
+            empty(value)
+        }
+        family::HINTS => {
+            known((key.len() == 26).then_some(()))?;
+            let hint = HintRow::decode(value).map_err(|error| error.to_string())?;
+            done(BindingKey::new(hint.key))?;
+            done(Binding::decode(hint.binding))
+        }
         family::REPLICAS => check_replicas(key, value),
         family::META => check_meta(key, value),
         _ => Ok(()),
@@ -96,11 +114,17 @@ fn check_replicas(key: &[u8], value: &[u8]) -> Result<(), String> {
 
 fn check_meta(key: &[u8], value: &[u8]) -> Result<(), String> {
     match key {
-        meta::FORMAT | meta::BOOT => done(only_u32(value)),
+        meta::FORMAT | meta::BOOT | meta::STARTS => done(only_u32(value)),
         meta::MARKER | meta::AGE | meta::CLOCK => done(only_u64(value)),
+        meta::CLOSED => empty(value),
         meta::IDENTITY => done(Identity::decode(value)),
         meta::BOOTS => done(Boots::decode(value)),
         meta::FOUNDING => known(Founding::decode(&text(value)?)).map(drop),
+        _ if key.starts_with(meta::GENERATION) => done(Generation::decode(value)),
+        _ if key.starts_with(meta::HINT_COUNT) => {
+            known(keys::parse_hint_count_key(key))?;
+            done(HintStats::decode(value))
+        }
         // A newer version may have left what this one does not know.
         _ => Ok(()),
     }
@@ -173,6 +197,9 @@ pub(super) fn place(name: &str, key: &[u8]) -> Place {
             None => outside("a due time".to_owned()),
         },
         (family::HINTS, _) => outside("a hint".to_owned()),
+        (family::BINDING_INDEX, Some(partition)) => {
+            outside(format!("the index of partition {partition}'s bindings"))
+        }
         (family::CONTROL, _) => outside(format!("row {} of the control plane", key.escape_ascii())),
         (family::LOG, _) => match (keys::parse_log_key(key), topic_of(key)) {
             (Some((topic, offset)), _) => in_topic(
@@ -261,7 +288,28 @@ mod tests {
             (family::BINDINGS, keys::binding_key(T.partition, b"k"), b"x"),
             (family::EXPIRY, b"x".to_vec(), b""),
             (family::EXPIRY, keys::expiry_key(1, T.partition, b"k"), b"x"),
+            (family::BINDING_INDEX, b"\0\x01\x09".to_vec(), b""),
+            (
+                family::BINDING_INDEX,
+                keys::tombstone_key(T.partition, 1, b""),
+                b"",
+            ),
+            (
+                family::BINDING_INDEX,
+                keys::tombstone_key(T.partition, 1, b"k"),
+                b"x",
+            ),
             (family::HINTS, b"x".to_vec(), b""),
+            (
+                family::HINTS,
+                keys::hint_key(mesh_ring::ids::NodeId([1; 16]), T.partition, 1),
+                b"x",
+            ),
+            (
+                family::META,
+                keys::hint_count_key(mesh_ring::ids::NodeId([1; 16]), T.partition),
+                b"x",
+            ),
             (family::REPLICAS, keys::replica_key(T.partition), b"x"),
             (family::REPLICAS, b"\0\x01\x09".to_vec(), b""),
             (

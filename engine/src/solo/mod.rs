@@ -28,6 +28,7 @@ use crate::error::{AppendError, OpenError, ReadError, Stopped, TopicError};
 use crate::options::Options;
 use crate::read::undecodable;
 use crate::replica::PartitionSource;
+use crate::salvage::damage_is_noted;
 use crate::space::Shortage;
 pub use house::Housekeeping;
 use partition::{Failure, Lead};
@@ -76,7 +77,13 @@ impl Solo {
     /// # Errors
     /// As for [`Engine::open`].
     pub fn open(data: impl AsRef<Path>, options: Options) -> Result<Solo, OpenError> {
-        Engine::open(data, options).map(|engine| Solo::new(Arc::new(engine)))
+        let data = data.as_ref();
+        let engine = Engine::open(data, options)?;
+        if engine.found_damage().is_some() {
+            // Its partitions are marked, and there is nothing else.
+            damage_is_noted(data)?;
+        }
+        Ok(Solo::new(Arc::new(engine)))
     }
 
     /// Leads every partition of an open store that nobody else drives.

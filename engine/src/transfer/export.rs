@@ -6,7 +6,7 @@ use mesh_ring::command::Command;
 use mesh_ring::ids::{Epoch, Index, Offset, PartitionId, TopicId};
 use rocksdb::{DB, DBRawIteratorWithThreadMode, ReadOptions, SnapshotWithThreadMode};
 
-use super::{CHUNK_BYTES, Chunk, END, ExportHeader, TRAVELLING, put_row};
+use super::{CHUNK_BYTES, Chunk, END, ExportHeader, Holding, TRAVELLING, behind, put_row};
 use crate::boots::draw_token;
 use crate::codec::only_u64;
 use crate::engine::Engine;
@@ -28,6 +28,8 @@ pub struct Export<'e> {
     header: ExportHeader,
     /// Where the committed part of topics ends, of those that have more.
     uncommitted: HashMap<TopicId, Offset>,
+    /// Where what the receiver holds of topics ends, of those that are not sent from their beginning.
+    held: HashMap<TopicId, Offset>,
 }
 
 impl Engine {
@@ -36,6 +38,19 @@ impl Engine {
     /// # Errors
     /// [`ReadError::Incomplete`] where this node has no whole copy itself, or what is stored cannot be read.
     pub fn export(&self, partition: PartitionId) -> Result<Export<'_>, ReadError> {
+        self.export_behind(partition, None)
+    }
+
+    /// As [`Engine::export`], without log rows that an interrupted import holds already. The header
+    /// [says whether](ExportHeader::continues): it holds all, where what is held is of later than this node knows.
+    ///
+    /// # Errors
+    /// As for [`Engine::export`].
+    pub fn export_behind(
+        &self,
+        partition: PartitionId,
+        holding: Option<&Holding>,
+    ) -> Result<Export<'_>, ReadError> {
         // What is committed by now is in the snapshot, and applied in it as far as anything must be applied.
         let committed = self.with_journal(partition, |journal| {
             if journal.record.incomplete {
@@ -45,7 +60,15 @@ impl Engine {
             }
         })??;
         let id = draw_token().map_err(|error| ReadError::Store(error.to_string()))?;
-        Export::new(self.store(), partition, committed, id)
+        let mut export = Export::new(self.store(), partition, committed, id)?;
+        // Rows of later entries would be shown by an importer that is to follow them from the journal.
+        if let Some(holding) = holding
+            && holding.commit <= export.header.commit
+        {
+            export.header.continues = Some(holding.token);
+            export.held = holding.topics.iter().copied().collect();
+        }
+        Ok(export)
     }
 }
 
@@ -66,8 +89,10 @@ impl<'e> Export<'e> {
                 first: Index(1),
                 before: Epoch(0),
                 epochs: Vec::new(),
+                continues: None,
             },
             uncommitted: HashMap::new(),
+            held: HashMap::new(),
         };
         let record = match export.get(family::REPLICAS, &keys::replica_key(partition))? {
             None => Record::default(),
@@ -101,23 +126,24 @@ impl<'e> Export<'e> {
     /// # Errors
     /// What is stored cannot be read; no damage is ever passed on.
     pub fn chunk(&self, after: &[u8]) -> Result<Chunk, ReadError> {
-        let mut rows = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
-        let (mut number, mut key) = match after.split_first() {
-            None => (0, Vec::new()),
-            Some((number, key)) => (*number, [key, &[0]].concat()),
-        };
-        for (family_number, name) in TRAVELLING {
-            if family_number < number {
-                continue;
-            }
-            if family_number > number {
-                number = family_number;
-                key.clear();
-            }
-            if let Some(last) = self.family_rows(family_number, name, &key, &mut rows)? {
-                let upto = [&[family_number][..], &last].concat();
+        self.chunk_of(after, CHUNK_BYTES)
+    }
+
+    /// As [`Export::chunk`], with a chunk that is full from `bytes` of rows on.
+    ///
+    /// # Errors
+    /// As for [`Export::chunk`]; also for a cursor that no chunk has.
+    pub fn chunk_of(&self, after: &[u8], bytes: usize) -> Result<Chunk, ReadError> {
+        let expected = bytes.min(CHUNK_BYTES);
+        let mut rows = Vec::with_capacity(expected + expected / 8);
+        let (begin, mut key) =
+            behind(after).map_err(|error| undecodable("the cursor of a copy", &error))?;
+        for (number, name) in TRAVELLING.into_iter().skip(begin) {
+            if let Some(last) = self.family_rows((number, name), &key, bytes, &mut rows)? {
+                let upto = [&[number][..], &last].concat();
                 return Ok(Chunk::new(after, upto, rows.into()));
             }
+            key.clear();
         }
         Ok(Chunk::new(after, vec![END], rows.into()))
     }
@@ -125,9 +151,9 @@ impl<'e> Export<'e> {
     /// Adds rows of a family from `key` on. Returns the last key, if the chunk is full.
     fn family_rows(
         &self,
-        number: u8,
-        name: &'static str,
+        (number, name): (u8, &'static str),
         key: &[u8],
+        bytes: usize,
         rows: &mut Vec<u8>,
     ) -> Result<Option<Vec<u8>>, ReadError> {
         let (from, to) = self.bounds(name);
@@ -138,9 +164,15 @@ impl<'e> Export<'e> {
             iterator.seek(key);
         }
         while let Some((key, value)) = iterator.item() {
+            if name == family::LOG
+                && let Some(behind_held) = self.behind_held(key)
+            {
+                iterator.seek(behind_held);
+                continue;
+            }
             if self.travels(name, key, value)? {
                 put_row(rows, number, key, value);
-                if rows.len() >= CHUNK_BYTES {
+                if rows.len() >= bytes {
                     return Ok(Some(key.to_vec()));
                 }
             }
@@ -150,6 +182,13 @@ impl<'e> Export<'e> {
             .status()
             .map_err(|error| self.store.read_error(name, key, &error))?;
         Ok(None)
+    }
+
+    /// Where the topic of a key of the log goes on behind what the receiver holds, if the key is of that.
+    fn behind_held(&self, key: &[u8]) -> Option<[u8; 18]> {
+        let (topic, last) = keys::parse_log_key(key)?;
+        let next = self.held.get(&topic.id)?;
+        (last < *next).then(|| keys::log_key(topic, *next))
     }
 
     /// First and last key of a family that travel, exclusive at the end.

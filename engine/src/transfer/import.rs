@@ -5,21 +5,16 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
-use mesh_ring::binding::{Binding, Content};
+use bytes::Bytes;
 use mesh_ring::ids::{Epoch, Index, Offset, PartitionId, TopicKey};
-use mesh_ring::replica::Position;
+use mesh_ring::replica::{Left, Position};
 
-use super::{Chunk, END, ExportHeader, hash, take_row};
-use crate::codec::CodecError;
+use super::check::Stale;
+use super::progress::Progress;
+use super::{Chunk, END, ExportHeader};
 use crate::engine::Engine;
 use crate::error::{ReadError, Stopped};
-use crate::keys::{self, family};
-use crate::read::{checked, undecodable};
-use crate::replica::{
-    Held, Journal, RECORD_BYTES, Record, Slots, Visible, first_and_last, load_record,
-};
-use crate::scrub::check_value;
+use crate::replica::{Held, Journal, Persist, RECORD_BYTES, Record, Slots, Visible, load_record};
 use crate::writer::{Completion, Done, Op};
 
 /// Why a copy, or a part of it, was not taken.
@@ -37,39 +32,15 @@ pub enum ImportError {
     /// The chunk is not what was sent, or holds what no store writes. Nothing of it was written.
     #[error("the copy is damaged: {0}")]
     Damaged(String),
+    /// What has come does not fit together. All of it was removed: begin again.
+    #[error("what has come of the copy is given up: {0}")]
+    Diverged(String),
     /// The store cannot be read.
     #[error("{0}")]
     Read(#[from] ReadError),
     /// The store stopped. A restart goes on where it was.
     #[error("{0}")]
     Stopped(#[from] Stopped),
-}
-
-/// How far an import has come: [`ExportHeader::id`], and the cursor behind what has come.
-pub type ImportState = ([u8; 16], Vec<u8>);
-
-/// How far an import has come; the value at [`keys::import_key`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Progress {
-    id: [u8; 16],
-    cursor: Vec<u8>,
-}
-
-impl Progress {
-    /// id | cursor.
-    fn encode(&self) -> Vec<u8> {
-        [&self.id[..], &self.cursor].concat()
-    }
-
-    fn decode(mut from: &[u8]) -> Result<Progress, CodecError> {
-        let mut id = [0; 16];
-        from.try_copy_to_slice(&mut id)
-            .map_err(|_| CodecError::Short)?;
-        Ok(Progress {
-            id,
-            cursor: from.to_vec(),
-        })
-    }
 }
 
 /// What the writer is to do to the rows of a partition.
@@ -88,10 +59,15 @@ pub(crate) enum Replacement {
     Nothing,
     /// All rows go, except for bindings: those that only this node has acknowledged are in no other copy.
     OnlyBindings,
-    /// Rows of a chunk come, with due times of its bindings.
-    Rows { rows: Bytes, expiry: Vec<Vec<u8>> },
-    /// Nothing more comes; these are the epochs of the journal that came.
-    Whole { epochs: Vec<(Epoch, Index)> },
+    /// As `OnlyBindings`, but the log stays too: another export goes on with it.
+    OnlyLogAndBindings,
+    /// Rows of a chunk come, and log rows go.
+    Rows { rows: Bytes, stale: Vec<Stale> },
+    /// Nothing more comes; these are the epochs of the journal that came, and log rows that go.
+    Whole {
+        epochs: Vec<(Epoch, Index)>,
+        stale: Vec<Stale>,
+    },
 }
 
 /// What is true of the partition then.
@@ -106,12 +82,13 @@ impl ReplaceOp {
     /// About what it adds to a WriteBatch, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         const KEYS_BYTES: usize = 1_024;
-        match &self.replacement {
-            Replacement::Rows { rows, expiry } => {
-                rows.len() + expiry.iter().map(|key| key.len() + 16).sum::<usize>() + KEYS_BYTES
-            }
-            _ => KEYS_BYTES,
-        }
+        const STALE_BYTES: usize = 96;
+        let bytes = match &self.replacement {
+            Replacement::Rows { rows, stale } => rows.len() + stale.len() * STALE_BYTES,
+            Replacement::Whole { epochs, stale } => epochs.len() * 32 + stale.len() * STALE_BYTES,
+            _ => 0,
+        };
+        bytes + KEYS_BYTES
     }
 }
 
@@ -126,67 +103,86 @@ impl Engine {
         self.replace(partition, Replacement::Nothing, record, None)
     }
 
-    /// Begins to take a copy in, in place of the journal that is held of the partition, or goes on with the same copy.
-    /// Returns the cursor behind what has come of it: the next chunk is the one behind that. Bindings that are held are
-    /// merged with those that come.
+    /// Begins to take a copy in, in place of the journal that is held of the partition, or goes on with the same copy, or
+    /// with one that [continues](ExportHeader::continues) what has come of others. Returns the cursor behind what has come
+    /// of it: the next chunk is the one behind that. Bindings that are held are merged with those that come.
     ///
-    /// Where a journal was held, the replica is suspect from the moment that it goes, until a leader has caught it up:
-    /// what it had acknowledged counted towards majorities.
+    /// Where a journal was held, it is not forgotten where it ended: [`Engine::left`] tells, and a copy that ends before that
+    /// makes the replica suspect, until a leader has caught it up: what it had acknowledged counted towards majorities.
     ///
     /// From here on, also after a crash, the partition is incomplete until [`Engine::import_finish`].
     ///
     /// # Errors
-    /// The store cannot be read, or stopped.
+    /// [`ImportError::OtherExport`] where the copy continues what is not held, or not any more; the store cannot be read,
+    /// or stopped.
     pub fn import_begin(&self, header: &ExportHeader) -> Result<Vec<u8>, ImportError> {
         let partition = header.partition;
-        if let Some(progress) = self.progress(partition)?
+        let held = self.progress(partition)?;
+        if let Some(progress) = &held
             && progress.id == header.id
         {
-            return Ok(progress.cursor);
+            return Ok(progress.cursor.clone());
         }
+        let continued = match (&header.continues, held) {
+            (None, _) => None,
+            (Some(token), Some(progress))
+                if *token == progress.token() && progress.commit <= header.commit =>
+            {
+                Some(progress)
+            }
+            (Some(_), _) => return Err(ImportError::OtherExport),
+        };
         let progress = Progress {
             id: header.id,
+            commit: header.commit,
+            log_bytes: continued.as_ref().map_or(0, |before| before.log_bytes),
+            continued: continued.is_some(),
             cursor: Vec::new(),
         };
+        let replacement = match continued {
+            Some(_) => Replacement::OnlyLogAndBindings,
+            None => Replacement::OnlyBindings,
+        };
         let record = self.empty_record(partition, true)?;
-        // What this node has acknowledged of the journal that goes may be on it alone.
-        let replaces = !matches!(self.held(partition), Ok(Held::Nothing | Held::Arriving));
+        // What was acknowledged of a journal that cannot be read is not known.
         let record = Record {
-            suspect: record.suspect || replaces,
+            suspect: record.suspect || self.held(partition).is_err(),
             ..record
         };
-        let progress = Some(progress.encode());
-        self.replace(partition, Replacement::OnlyBindings, record, progress)?;
+        self.replace(partition, replacement, record, Some(progress))?;
         Ok(Vec::new())
     }
 
     /// Takes a chunk in, and returns when it is durable. All of it is checked before anything is written. May block while
-    /// much waits for the disk.
+    /// much waits for the disk. What is behind the last chunk is empty, and changes nothing.
     ///
     /// # Errors
     /// See [`ImportError`].
     pub fn import_chunk(&self, header: &ExportHeader, chunk: &Chunk) -> Result<(), ImportError> {
         let partition = header.partition;
-        let progress = self.progress(partition)?;
-        let Some(progress) = progress.filter(|progress| progress.id == header.id) else {
-            return Err(ImportError::OtherExport);
-        };
-        if progress.cursor != chunk.after || progress.cursor == [END] {
+        let progress = self.progress_of(header)?;
+        if progress.cursor != chunk.after {
             return Err(ImportError::OutOfOrder {
                 cursor: progress.cursor,
             });
         }
-        let expiry = self.check(partition, chunk)?;
+        if progress.cursor == [END] {
+            return Ok(());
+        }
+        let checked = self
+            .check(partition, chunk, progress.continued)
+            .map_err(|error| self.given_up(partition, error))?;
         let progress = Progress {
             cursor: chunk.upto.clone(),
+            log_bytes: progress.log_bytes.saturating_add(checked.log_bytes),
             ..progress
         };
         let record = self.empty_record(partition, true)?;
         let rows = Replacement::Rows {
             rows: chunk.rows.clone(),
-            expiry,
+            stale: checked.stale,
         };
-        self.replace(partition, rows, record, Some(progress.encode()))
+        self.replace(partition, rows, record, Some(progress))
     }
 
     /// Makes the copy this node's own, once its last chunk has come. Afterwards [`Engine::replica`] tells what it holds.
@@ -195,22 +191,28 @@ impl Engine {
     /// See [`ImportError`]; chunks are missing while it is [`ImportError::OutOfOrder`].
     pub fn import_finish(&self, header: &ExportHeader) -> Result<(), ImportError> {
         let partition = header.partition;
-        let progress = self.progress(partition)?;
-        let Some(progress) = progress.filter(|progress| progress.id == header.id) else {
-            return Err(ImportError::OtherExport);
-        };
+        let progress = self.progress_of(header)?;
         if progress.cursor != [END] {
             return Err(ImportError::OutOfOrder {
                 cursor: progress.cursor,
             });
         }
-        self.check_journal(header)?;
+        let stale = self
+            .check_whole(header, progress.continued)
+            .map_err(|error| self.given_up(partition, error))?;
         let record = self.empty_record(partition, false)?;
         let last = header
             .epochs
             .last()
             .map_or(header.before, |(epoch, _)| *epoch);
+        let end = Position {
+            epoch: last,
+            index: header.commit,
+        };
+        let left = self.empty_record(partition, true)?.left();
         let record = Record {
+            // A committed journal that reaches as far holds all that can be committed of the one that went.
+            suspect: record.suspect || end < left,
             promised: record.promised.max(last),
             first: header.first,
             before: header.before,
@@ -218,109 +220,105 @@ impl Engine {
             ..record
         };
         let epochs = header.epochs.clone();
-        self.replace(partition, Replacement::Whole { epochs }, record, None)
+        self.replace(
+            partition,
+            Replacement::Whole { epochs, stale },
+            record,
+            None,
+        )
     }
 
-    /// How far a copy of the partition has come in; `None` where none is under way, or it is complete.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn import_state(&self, partition: PartitionId) -> Result<Option<ImportState>, ReadError> {
-        let progress = self.progress(partition)?;
-        Ok(progress.map(|progress| (progress.id, progress.cursor)))
+    /// How far the import of this very export has come.
+    fn progress_of(&self, header: &ExportHeader) -> Result<Progress, ImportError> {
+        self.progress(header.partition)?
+            .filter(|progress| progress.id == header.id)
+            .ok_or(ImportError::OtherExport)
     }
 
-    fn progress(&self, partition: PartitionId) -> Result<Option<Progress>, ReadError> {
-        let value = self
-            .store()
-            .get(family::REPLICAS, &keys::import_key(partition))?;
-        value
-            .map(|value| {
-                Progress::decode(&value)
-                    .map_err(|error| undecodable("the progress of an import", &error))
-            })
-            .transpose()
+    /// Removes what has come where it is of no use, so that the next import begins anew.
+    fn given_up(&self, partition: PartitionId, error: ImportError) -> ImportError {
+        let removed = match error {
+            ImportError::Diverged(_) => self
+                .empty_record(partition, true)
+                .map_err(ImportError::from)
+                .and_then(|record| {
+                    self.replace(partition, Replacement::OnlyBindings, record, None)
+                }),
+            _ => Ok(()),
+        };
+        removed.err().unwrap_or(error)
     }
 
     /// A replica that holds nothing but its promise.
     fn empty_record(&self, partition: PartitionId, incomplete: bool) -> Result<Record, ReadError> {
         // A journal that cannot be read is a reason to replace it.
-        let record = match self.with_journal(partition, |journal| journal.record) {
-            Ok(record) => record,
-            Err(_) => load_record(self.store(), partition)?,
+        let held = self.with_journal(partition, |journal| (journal.record, journal.last));
+        let (record, last) = match held {
+            Ok(held) => held,
+            Err(_) => (load_record(self.store(), partition)?, Position::ZERO),
         };
+        let left = if record.incomplete {
+            record.left()
+        } else {
+            last
+        };
+        let left = if incomplete { left } else { Position::ZERO };
         Ok(Record {
             suspect: record.suspect,
             promised: record.promised,
             incomplete,
+            before: left.epoch,
+            commit: left.index,
             ..Record::default()
         })
     }
 
-    /// Checks every row against the partition and its codec. Returns when its bindings are due.
-    fn check(&self, partition: PartitionId, chunk: &Chunk) -> Result<Vec<Vec<u8>>, ImportError> {
-        let damaged = |detail: String| ImportError::Damaged(detail);
-        if hash(&chunk.after, &chunk.upto, &chunk.rows) != chunk.hash {
-            return Err(damaged("a chunk does not match its hash".into()));
-        }
-        let mut expiry = Vec::new();
-        let mut rows = &chunk.rows[..];
-        while !rows.is_empty() {
-            let row = take_row(&mut rows).map_err(|error| damaged(error.to_string()))?;
-            let Some(key) = row.key.strip_prefix(&partition.0.to_be_bytes()) else {
-                return Err(damaged(format!("a row is not of partition {partition}")));
-            };
-            match row.family {
-                family::LOG => {
-                    let topic = keys::parse_log_key(row.key);
-                    let (topic, _) =
-                        topic.ok_or_else(|| damaged("a key of the log is too short".into()))?;
-                    checked(self.store(), topic, row.key, row.value)
-                        .map_err(|error| damaged(error.to_string()))?;
-                }
-                name => check_value(name, row.key, row.value)
-                    .map_err(|error| damaged(format!("{name}: {error}")))?,
-            }
-            if row.family == family::BINDINGS {
-                let binding =
-                    Binding::decode(row.value).map_err(|error| damaged(error.to_string()))?;
-                expiry.extend(self.due(partition, key, &binding));
-            }
-        }
-        Ok(expiry)
+    /// What a replica without a journal still knows: what it promised, and where the journal ended that it had. Of one that
+    /// has its journal, the same.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn left(&self, partition: PartitionId) -> Result<Left, ReadError> {
+        let record = self.empty_record(partition, true)?;
+        Ok(Left {
+            promised: record.promised,
+            suspect: record.suspect,
+            last: record.left(),
+        })
     }
 
-    /// When a binding is to be looked at.
-    fn due(&self, partition: PartitionId, key: &[u8], binding: &Binding) -> Vec<Vec<u8>> {
-        let due = |version: &mesh_ring::binding::Version| match &version.content {
-            Content::Tombstone => {
-                let since_ms = version.hlc.millis();
-                Some(since_ms.saturating_add(self.tombstone_age_ms()))
-            }
-            Content::Value(_) => version.expires_ms,
+    /// Promises an epoch for a partition of which a copy is on its way, or is to come, durably. Neither a replica of it nor a
+    /// step of the import may be at work.
+    ///
+    /// # Errors
+    /// The store cannot be read, or stopped.
+    pub fn promise_without_journal(
+        &self,
+        partition: PartitionId,
+        epoch: Epoch,
+    ) -> Result<(), ImportError> {
+        if self.held(partition)? != Held::Arriving {
+            let (sender, durable) = std::sync::mpsc::sync_channel(1);
+            let promise = Persist {
+                promise: Some(epoch),
+                ..Persist::entries(partition, Vec::new())
+            };
+            self.submit_persist(promise, move |result| {
+                let _ = sender.send(result);
+            });
+            return Ok(crate::engine::Answer::of(durable).wait()?);
+        }
+        let progress = self.progress(partition)?;
+        let record = self.empty_record(partition, true)?;
+        let record = Record {
+            promised: record.promised.max(epoch),
+            ..record
         };
-        let times = binding.versions().iter().filter_map(due);
-        times
-            .map(|due_ms| keys::expiry_key(due_ms, partition, key))
-            .collect()
-    }
-
-    /// The journal that came must be the one that the header tells of.
-    fn check_journal(&self, header: &ExportHeader) -> Result<(), ImportError> {
-        let found = first_and_last(self.store(), header.partition)?;
-        let expected = header.epochs.last().map(|(epoch, _)| {
-            let last = Position {
-                epoch: *epoch,
-                index: header.commit,
-            };
-            (header.first, last)
-        });
-        if found == expected {
-            Ok(())
-        } else {
-            let detail = format!("its journal is {found:?} where {expected:?} was announced");
-            Err(ImportError::Damaged(detail))
-        }
+        let nothing = Replacement::Rows {
+            rows: Bytes::new(),
+            stale: Vec::new(),
+        };
+        self.replace(partition, nothing, record, progress)
     }
 
     fn replace(
@@ -328,7 +326,7 @@ impl Engine {
         partition: PartitionId,
         replacement: Replacement,
         record: Record,
-        progress: Option<Vec<u8>>,
+        progress: Option<Progress>,
     ) -> Result<(), ImportError> {
         let is_whole = matches!(replacement, Replacement::Whole { .. });
         if let Some(mut slot) = self.slots().lock(partition) {
@@ -351,7 +349,7 @@ impl Engine {
             partition,
             replacement,
             record: record.encode(),
-            progress,
+            progress: progress.map(|progress| progress.encode()),
             completion,
             done,
         });
@@ -377,22 +375,5 @@ impl Completion for Replaced {
                 slot.unload();
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_bytes() {
-        let progress = Progress {
-            id: [7; 16],
-            cursor: vec![1, 2],
-        };
-        let bytes = progress.encode();
-        assert_eq!(bytes, [&[7; 16][..], &[1, 2]].concat());
-        assert_eq!(Progress::decode(&bytes), Ok(progress));
-        assert_eq!(Progress::decode(&bytes[..15]), Err(CodecError::Short));
     }
 }

@@ -1,11 +1,21 @@
 //! A partition's copy on its way to another node: what is exported, chunk by chunk, and how it is taken in.
 //!
 //! `export` reads a partition as of one moment while it goes on being changed; `import` writes it, a chunk a batch, each
-//! with how far it has come, so that it goes on after a crash of the receiver as long as the sender keeps the export.
-//! What comes after that moment, the receiver follows from the journal.
+//! with how far it has come, so that it goes on after a crash of the receiver. What comes after that moment, the receiver
+//! follows from the journal.
+//!
+//! Another export, of whoever leads then, goes on with what an interrupted import holds: committed records are the same
+//! on every replica and never change, so that the log, which travels first, is never sent again. What else there is comes
+//! last, and always whole from one export.
+//!
+//! - `export`: the side that reads; `import`: the side that writes, `check`: what it does not believe;
+//! - `progress`: how far an import is; `holding`: what it tells another export to go on from.
 
+mod check;
 mod export;
+mod holding;
 mod import;
+mod progress;
 
 use bytes::{Buf, Bytes};
 use mesh_ring::ids::{Epoch, Index, PartitionId};
@@ -13,24 +23,30 @@ use mesh_ring::ids::{Epoch, Index, PartitionId};
 use crate::codec::{CodecError, take_u8, take_u32, take_u64};
 use crate::keys::family;
 
+pub(crate) use check::Stale;
 pub use export::Export;
-pub use import::{ImportError, ImportState};
+pub use holding::{HELD_TOPICS_MAX, Holding};
+pub use import::ImportError;
 pub(crate) use import::{ReplaceOp, Replacement};
+pub use progress::ImportState;
 
 /// Bytes of rows from which on a chunk is full. Only one that holds a single larger row has more.
 pub const CHUNK_BYTES: usize = 1 << 20;
 
 /// Families that travel, in the order in which they do, with the numbers that stand for them: on the wire and in the
-/// progress of imports, never reused. Due times of bindings follow from the bindings.
-const TRAVELLING: [(u8, &str); 7] = [
+/// progress of imports, never reused. What is derived from bindings follows from the bindings that are held then.
+///
+/// The log is first, because only of the log another export sends no more than what is missing.
+const TRAVELLING: [(u8, &str); 6] = [
+    (LOG, family::LOG),
     (1, family::TOPICS),
     (2, family::PRODUCERS),
     (3, family::CURSORS),
     (4, family::JOURNAL),
     (5, family::BINDINGS),
-    (6, family::MERKLE),
-    (7, family::LOG),
 ];
+
+const LOG: u8 = 7;
 
 /// The cursor behind everything.
 const END: u8 = 255;
@@ -52,6 +68,9 @@ pub struct ExportHeader {
     pub before: Epoch,
     /// Where epochs begin among the entries up to `commit`, ascending.
     pub epochs: Vec<(Epoch, Index)>,
+    /// The [`Holding::token`] of what an import held already: its log rows are not in this export's chunks. `None`: all
+    /// rows are.
+    pub continues: Option<[u8; 32]>,
 }
 
 /// A part of an export.
@@ -69,7 +88,7 @@ pub struct Chunk {
 
 impl ExportHeader {
     /// version u8 | id | partition u16 BE | commit u64 BE | first u64 BE | epoch before u64 BE | number of epochs u32 BE |
-    /// of each: epoch u64 BE, index u64 BE.
+    /// of each: epoch u64 BE, index u64 BE | continues u8 (0, 1) | token, 32 bytes, where it does.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
@@ -84,6 +103,8 @@ impl ExportHeader {
             out.extend_from_slice(&epoch.0.to_be_bytes());
             out.extend_from_slice(&index.0.to_be_bytes());
         }
+        out.push(self.continues.is_some().into());
+        out.extend_from_slice(self.continues.as_ref().map_or(&[][..], |token| &token[..]));
         out
     }
 
@@ -104,7 +125,7 @@ impl ExportHeader {
         let (commit, first) = (take_u64(from)?, take_u64(from)?);
         let before = take_u64(from)?;
         let count = take_u32(from)? as usize;
-        if from.len() != count.saturating_mul(16) {
+        if from.len() < count.saturating_mul(16) {
             return Err(CodecError::Unknown("number of epochs", count as u64));
         }
         let mut epochs = Vec::with_capacity(count);
@@ -118,7 +139,11 @@ impl ExportHeader {
             first: Index(first),
             before: Epoch(before),
             epochs,
+            continues: take_token(from)?,
         };
+        if !from.is_empty() {
+            return Err(CodecError::Long);
+        }
         if header.is_possible() {
             Ok(header)
         } else {
@@ -140,6 +165,36 @@ impl ExportHeader {
     }
 }
 
+fn take_token(from: &mut &[u8]) -> Result<Option<[u8; 32]>, CodecError> {
+    match take_u8(from)? {
+        0 => Ok(None),
+        1 => {
+            let mut token = [0; 32];
+            from.try_copy_to_slice(&mut token)
+                .map_err(|_| CodecError::Short)?;
+            Ok(Some(token))
+        }
+        other => Err(CodecError::Unknown("continuation flag", other.into())),
+    }
+}
+
+/// Where rows go on behind a cursor: the place of the family in [`TRAVELLING`], and the first key.
+fn behind(cursor: &[u8]) -> Result<(usize, Vec<u8>), CodecError> {
+    match cursor.split_first() {
+        None => Ok((0, Vec::new())),
+        Some((&END, [])) => Ok((TRAVELLING.len(), Vec::new())),
+        Some((number, key)) => TRAVELLING
+            .iter()
+            .position(|(known, _)| known == number && !key.is_empty())
+            .map(|place| (place, [key, &[0]].concat()))
+            .ok_or(CodecError::Unknown("cursor", (*number).into())),
+    }
+}
+
+fn is_in_log(cursor: &[u8]) -> bool {
+    matches!(cursor.first(), None | Some(&LOG))
+}
+
 impl Chunk {
     fn new(after: &[u8], upto: Vec<u8>, rows: Bytes) -> Chunk {
         Chunk {
@@ -154,6 +209,12 @@ impl Chunk {
     #[must_use]
     pub fn is_last(&self) -> bool {
         self.upto == [END]
+    }
+
+    /// Whether it is the one that ends the log's rows: what comes from it on, another export sends again as a whole.
+    #[must_use]
+    pub fn leaves_log(&self) -> bool {
+        is_in_log(&self.after) && !is_in_log(&self.upto)
     }
 }
 
@@ -218,6 +279,7 @@ mod tests {
             first: Index(4),
             before: Epoch(1),
             epochs: vec![(Epoch(2), Index(4))],
+            continues: None,
         }
     }
 
@@ -229,10 +291,38 @@ mod tests {
             bytes[17..],
             [
                 1, 2, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0,
-                0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 4
+                0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 4, 0
             ]
         );
         assert_eq!(ExportHeader::decode(&bytes), Ok(header()));
+        let continued = ExportHeader {
+            continues: Some([8; 32]),
+            ..header()
+        };
+        let continued_bytes = continued.encode();
+        let flag = bytes.len() - 1;
+        assert_eq!(continued_bytes[..flag], bytes[..flag]);
+        assert_eq!(continued_bytes[flag..], [&[1][..], &[8; 32]].concat());
+        assert_eq!(ExportHeader::decode(&continued_bytes), Ok(continued));
+        assert_eq!(
+            ExportHeader::decode(&continued_bytes[..flag + 32]),
+            Err(CodecError::Short)
+        );
+        assert_eq!(
+            ExportHeader::decode(&[bytes, vec![0]].concat()),
+            Err(CodecError::Long)
+        );
+    }
+
+    #[test]
+    fn cursors_are_of_families_that_travel() {
+        assert_eq!(behind(&[]), Ok((0, vec![])));
+        assert_eq!(behind(&[LOG, 3]), Ok((0, vec![3, 0])));
+        assert_eq!(behind(&[5, 3, 4]), Ok((5, vec![3, 4, 0])));
+        assert_eq!(behind(&[END]), Ok((6, vec![])));
+        for wrong in [&[LOG][..], &[0, 1], &[6, 1], &[8, 1], &[END, 1]] {
+            assert!(behind(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -1,19 +1,23 @@
 //! One group: the WriteBatch under construction, what later ops of the group must see of it, and who waits for it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
-use mesh_ring::ids::{Offset, PartitionId, TopicKey};
+use mesh_ring::ids::{NodeId, Offset, PartitionId, TopicKey};
 use mesh_ring::merkle::{LeafId, LeafSum};
 use rocksdb::{ColumnFamily, WriteBatch};
 
 use super::Done;
 use crate::catalogue::{Extent, TopicMeta};
 use crate::error::Stopped;
+use crate::hints::HintStats;
 use crate::keys::{self, family};
 use crate::replica::RECORD_BYTES;
 use crate::space::Shortage;
 use crate::store::Store;
+
+/// Sums of leaves that were looked at.
+pub(super) type Leaves = HashMap<(PartitionId, LeafId), LeafSum>;
 
 pub(super) struct Group<'a> {
     pub(super) store: &'a Store,
@@ -41,8 +45,24 @@ pub(super) struct Group<'a> {
     pub(super) trimmed: Vec<(TopicKey, Offset, u64)>,
     /// Bindings as this group leaves them: the encoded value, `None` where it was removed.
     pub(super) bindings: HashMap<(PartitionId, Vec<u8>), Option<Vec<u8>>>,
-    /// Merkle leaves as this group leaves them.
-    pub(super) leaves: HashMap<(PartitionId, LeafId), LeafSum>,
+    /// Merkle leaves as this group leaves them, and some that it does not change.
+    pub(super) leaves: Leaves,
+    /// Those that it changes.
+    pub(super) changed_leaves: Vec<(PartitionId, LeafId)>,
+    /// Partitions whose bindings this group has removed: what the store still shows of them does not count.
+    pub(super) wiped: HashSet<PartitionId>,
+    /// Partitions of which this node has forgotten something since that was last looked at.
+    pub(super) forgotten: Vec<PartitionId>,
+    /// Whether leaves are kept; see [`crate::Options::with_leaves`].
+    pub(super) with_leaves: bool,
+    /// Hints as this group leaves them, by key; `None` where one was removed.
+    pub(super) hints: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Rows that find hints by key as this group leaves them; `None` where one was removed.
+    pub(super) hint_index: HashMap<Vec<u8>, Option<u64>>,
+    /// Where the number of hints changed.
+    pub(super) counted: BTreeSet<(NodeId, PartitionId)>,
+    /// What it changed to, once the group is durable.
+    pub(super) recounted: Vec<((NodeId, PartitionId), Option<HintStats>)>,
 }
 
 /// What becomes true in memory when a group is durable, before anyone is told of it.
@@ -117,7 +137,15 @@ impl<'a> Group<'a> {
             deleted: HashSet::new(),
             trimmed: Vec::new(),
             bindings: HashMap::new(),
-            leaves: HashMap::new(),
+            leaves: Leaves::new(),
+            changed_leaves: Vec::new(),
+            wiped: HashSet::new(),
+            with_leaves: true,
+            hints: HashMap::new(),
+            hint_index: HashMap::new(),
+            forgotten: Vec::new(),
+            counted: BTreeSet::new(),
+            recounted: Vec::new(),
         }
     }
 
@@ -192,6 +220,7 @@ impl<'a> Group<'a> {
     /// Completes the WriteBatch. Nothing is staged after this.
     pub(super) fn seal(&mut self) {
         self.settle_log();
+        self.settle_bindings();
         for (partition, record) in std::mem::take(&mut self.records) {
             self.put(family::REPLICAS, keys::replica_key(partition), record);
         }

@@ -6,38 +6,47 @@
 
 mod apply;
 mod binding;
+mod blocks;
 mod group;
+mod hints;
 mod journal;
+mod mend;
+mod op;
 mod queue;
 mod replace;
 mod state;
+mod stored;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use mesh_ring::binding::Binding;
 use mesh_ring::hlc::Hlc;
-use mesh_ring::ids::{NodeId, Offset, PartitionId, TopicKey};
+use mesh_ring::ids::{NodeId, PartitionId};
+use mesh_ring::merkle::{LeafSum, MERKLE_LEAVES};
 use mesh_ring::version::{Dot, VersionVector};
 use rocksdb::WriteBatch;
 
 use crate::error::{BindingError, ReadError, Stopped, TopicError};
+use crate::hints::HintCounts;
 use crate::keys::{self, family, meta};
 use crate::options::Options;
 use crate::reclaim::Garbage;
-use crate::replica::{CheckpointOp, CommitOp, PersistOp, Record, Slots};
-use crate::rows::RowChange;
+use crate::replica::{Record, Slots};
 use crate::space::Space;
 use crate::store::Store;
-use crate::transfer::ReplaceOp;
 pub(crate) use group::Completion;
-use group::Group;
+use group::{Group, Leaves};
+pub(crate) use op::Op;
 pub use queue::QUEUE_BYTES_MAX;
 pub(crate) use queue::Queue;
 use queue::Taken;
 
 /// How an answer reaches whoever asked.
 pub(crate) type Done<T, E> = Box<dyn FnOnce(Result<T, E>) + Send>;
+
+/// Told of what a key is after a write that is not durable yet, and of the write.
+pub(crate) type Decided = Box<dyn FnOnce(&Binding, &Written) + Send>;
 
 /// A change of a binding.
 #[derive(Debug, Clone)]
@@ -61,6 +70,14 @@ pub(crate) struct BindingMerge {
     pub(crate) bytes: usize,
 }
 
+/// Bindings to be removed where they still are what they were when that was agreed on.
+#[derive(Debug)]
+pub(crate) struct CollectOp {
+    pub(crate) partition: PartitionId,
+    /// Keys with the digests of what is to go.
+    pub(crate) bindings: Vec<(Vec<u8>, LeafSum)>,
+}
+
 /// A durable change of a binding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
@@ -72,73 +89,9 @@ pub struct Written {
     pub context: VersionVector,
 }
 
-/// What the writer can be asked.
-pub(crate) enum Op {
-    /// Entries and promises of a replica.
-    Persist(Box<PersistOp>, Done<(), Stopped>),
-    /// Entries that are committed.
-    Commit(Box<CommitOp>),
-    Checkpoint(Box<CheckpointOp>),
-    /// All rows of a partition, or some of a copy of it.
-    Replace(Box<ReplaceOp>),
-    Write(BindingWrite, Done<Written, BindingError>),
-    Merge(BindingMerge, Done<(), BindingError>),
-    /// A binding whose time has come, as of `now_ms`: expire its values, collect its tombstones.
-    Sweep {
-        now_ms: u64,
-        due_ms: u64,
-        partition: PartitionId,
-        key: Vec<u8>,
-        done: Done<bool, BindingError>,
-    },
-    /// Rows of the control plane, all or none.
-    Rows {
-        changes: Vec<RowChange>,
-        done: Done<(), Stopped>,
-    },
-    /// Ages are judged by this time from now on, also after a restart.
-    JudgeAges {
-        now_ms: u64,
-        done: Done<(), TopicError>,
-    },
-    /// The space of these topics' garbage was given back, up to what their garbage keys said then.
-    Reclaimed {
-        topics: Vec<(TopicKey, Offset)>,
-        done: Done<(), TopicError>,
-    },
-}
-
-impl Op {
-    /// About what the op adds to a WriteBatch, in bytes.
-    fn staged_bytes(&self) -> usize {
-        const KEYS_BYTES: usize = 160;
-        match self {
-            Op::Persist(op, _) => op.bytes(),
-            Op::Replace(op) => op.bytes(),
-            Op::Write(write, _) => write.value.as_ref().map_or(0, Bytes::len) + 2 * KEYS_BYTES,
-            Op::Merge(merge, _) => merge.bytes + 2 * KEYS_BYTES,
-            Op::Rows { changes, .. } => changes.iter().map(RowChange::bytes).sum(),
-            _ => KEYS_BYTES,
-        }
-    }
-
-    /// Tells whoever asked that the store stopped.
-    pub(crate) fn refuse(self, stopped: &Stopped) {
-        match self {
-            Op::Persist(_, done) => done(Err(stopped.clone())),
-            Op::Commit(op) => (op.done)(Err(stopped.clone())),
-            Op::Checkpoint(op) => (op.done)(Err(stopped.clone())),
-            Op::Replace(op) => (op.done)(Err(stopped.clone())),
-            Op::Rows { done, .. } => done(Err(stopped.clone())),
-            Op::Write(_, done) => done(Err(stopped.clone().into())),
-            Op::Merge(_, done) => done(Err(stopped.clone().into())),
-            Op::JudgeAges { done, .. } | Op::Reclaimed { done, .. } => {
-                done(Err(stopped.clone().into()));
-            }
-            Op::Sweep { done, .. } => done(Err(stopped.clone().into())),
-        }
-    }
-}
+/// Merkle leaves that the writer remembers from group to group, at most: as many as 64 partitions have, some 16 MiB. Beyond
+/// it all are forgotten, and read again when they are needed.
+const LEAVES_KEPT_MAX: usize = 64 * MERKLE_LEAVES as usize;
 
 /// The writer's memory and the thread's body.
 pub(crate) struct Writer {
@@ -149,6 +102,10 @@ pub(crate) struct Writer {
     space: Space,
     garbage: Arc<Garbage>,
     state: state::State,
+    /// Sums of leaves as they are stored.
+    leaves: Leaves,
+    /// What is kept of hints, as readers see it.
+    kept_hints: Arc<Mutex<HintCounts>>,
     marker: u64,
 }
 
@@ -156,8 +113,15 @@ pub(crate) struct Writer {
 pub(crate) struct Run {
     pub(crate) node: NodeId,
     pub(crate) boot: u32,
+    /// How often a start did not follow a clean stop.
+    pub(crate) starts: u32,
     pub(crate) partitions: u16,
     pub(crate) clock_bound: Hlc,
+    /// What is kept of hints, as the store was opened.
+    pub(crate) hints: HintCounts,
+    /// The same, to be kept up for readers.
+    pub(crate) kept_hints: Arc<Mutex<HintCounts>>,
+    pub(crate) hint_bytes_max: u64,
 }
 
 impl Writer {
@@ -177,7 +141,9 @@ impl Writer {
             options,
             space,
             garbage,
+            kept_hints: Arc::clone(&run.kept_hints),
             state: state::State::new(run),
+            leaves: Leaves::new(),
             marker: 0,
         }
     }
@@ -213,6 +179,8 @@ impl Writer {
         let store = Arc::clone(&self.store);
         let bytes = ops.iter().map(Op::staged_bytes).sum();
         let mut group = Group::new(&store, bytes, (self.options.clock)(), self.space.check());
+        group.with_leaves = self.options.with_leaves;
+        group.leaves = std::mem::take(&mut self.leaves);
         let mut ops = ops.into_iter();
         while let Some(op) = ops.next() {
             if let Err(error) = self.stage(&mut group, op) {
@@ -224,6 +192,7 @@ impl Writer {
             }
         }
         self.state.bound_clock(&mut group);
+        self.state.count_hints(&mut group);
         group.seal();
         let Group {
             batch,
@@ -231,12 +200,27 @@ impl Writer {
             mut committed,
             deleted,
             trimmed,
+            recounted,
+            bindings,
+            leaves,
             ..
         } = group;
+        if leaves.len() <= LEAVES_KEPT_MAX {
+            self.leaves = leaves;
+        }
         if !batch.is_empty()
             && let Err(error) = store.write_synced(batch)
         {
             return Err(self.stop(failed(&error), replies));
+        }
+        if !recounted.is_empty() {
+            let mut kept = self
+                .kept_hints
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            for (pair, stats) in recounted {
+                kept.set(pair, stats);
+            }
         }
         self.garbage.note(&trimmed, !deleted.is_empty());
         for reply in &mut replies {
@@ -245,6 +229,13 @@ impl Writer {
         if let (Some(on_committed), false) = (&self.options.on_committed, committed.is_empty()) {
             on_committed(&committed);
         }
+        if let (Some(on_bound), false) = (&self.options.on_bound, bindings.is_empty()) {
+            on_bound(
+                &mut bindings
+                    .keys()
+                    .map(|(partition, key)| (*partition, &key[..])),
+            );
+        }
         replies.into_iter().for_each(|reply| reply.send(None));
         Ok(())
     }
@@ -252,6 +243,14 @@ impl Writer {
     /// # Errors
     /// What is committed cannot be applied; all else is answered to whoever asked.
     fn stage(&mut self, group: &mut Group<'_>, op: Op) -> Result<(), ReadError> {
+        self.stage_op(group, op)?;
+        for partition in std::mem::take(&mut group.forgotten) {
+            self.state.forget(group, partition)?;
+        }
+        Ok(())
+    }
+
+    fn stage_op(&mut self, group: &mut Group<'_>, op: Op) -> Result<(), ReadError> {
         match op {
             Op::Persist(op, done) => group.persist(*op, done)?,
             Op::Commit(op) => group.commit(*op)?,
@@ -260,17 +259,29 @@ impl Writer {
                 let latest = group.replace(*op)?;
                 self.state.observe(latest, group.now_ms);
             }
-            Op::Write(write, done) => {
-                let result = self
-                    .state
-                    .write(group, write, self.options.tombstone_age_ms);
+            Op::Write(write, decided, done) => {
+                let result = self.state.write(group, write, decided);
                 group.reply(done, result);
             }
             Op::Merge(merge, done) => {
-                let result = self
-                    .state
-                    .merge(group, &merge, self.options.tombstone_age_ms);
+                let result = self.state.merge(group, &merge);
                 group.reply(done, result);
+            }
+            Op::Heal(merge, done) => {
+                let result = self.state.heal(group, &merge);
+                group.reply(done, result);
+            }
+            Op::Collect(op, done) => {
+                let result = group.collect(&op);
+                group.reply(done, result);
+            }
+            Op::Recount(partition, leaf, done) => {
+                let result = group.recount(partition, leaf);
+                group.reply(done, result.map_err(BindingError::Read));
+            }
+            Op::WipeBindings(partition, done) => {
+                group.wipe_bindings(partition);
+                group.reply(done, Ok(()));
             }
             Op::Sweep {
                 now_ms,
@@ -279,14 +290,23 @@ impl Writer {
                 key,
                 done,
             } => {
-                let result = self.state.sweep(
-                    group,
-                    now_ms,
-                    due_ms,
-                    partition,
-                    &key,
-                    self.options.tombstone_age_ms,
-                );
+                let result = self.state.sweep(group, now_ms, due_ms, partition, &key);
+                group.reply(done, result);
+            }
+            Op::Hint(hint, done) => {
+                let result = self.state.hint(group, &hint);
+                group.reply(done, result);
+            }
+            Op::HintedWrite(target, write, decided, done) => {
+                let result = self.state.hinted_write(group, target, write, decided);
+                group.reply(done, result);
+            }
+            Op::SettleHints(op, done) => {
+                let settled = self.state.settle_hints(group, &op);
+                group.reply(done, settled);
+            }
+            Op::HealBlock(op, done) => {
+                let result = group.heal_block(&op);
                 group.reply(done, result);
             }
             Op::Rows { changes, done } => {
@@ -333,9 +353,8 @@ impl Writer {
                 journal.record.encode(),
             );
         });
-        if !batch.is_empty() {
-            self.store.write_synced(batch)?;
-        }
+        batch.put_cf(self.store.family(family::META), meta::CLOSED, []);
+        self.store.write_synced(batch)?;
         self.store.flush_all()
     }
 

@@ -9,17 +9,10 @@ use crate::error::ReadError;
 use crate::keys::{self, family, prefix_end};
 use crate::read::undecodable;
 use crate::reclaim::WHOLE_PARTITION;
-use crate::transfer::{ReplaceOp, Replacement, take_row};
+use crate::transfer::{ReplaceOp, Replacement, Stale, take_row};
 
-/// Families whose keys begin with the partition: what the journal makes, and the bindings.
-const OF_JOURNALS: [&str; 5] = [
-    family::LOG,
-    family::JOURNAL,
-    family::TOPICS,
-    family::PRODUCERS,
-    family::CURSORS,
-];
-const OF_BINDINGS: [&str; 2] = [family::BINDINGS, family::MERKLE];
+/// Families whose keys begin with the partition: what the journal makes beside the log and the catalogue.
+const OF_JOURNALS: [&str; 3] = [family::JOURNAL, family::PRODUCERS, family::CURSORS];
 
 impl Group<'_> {
     /// Returns the latest timestamp of the bindings that came.
@@ -29,11 +22,13 @@ impl Group<'_> {
         self.complete(op.completion, op.done, ());
         match op.replacement {
             Replacement::OnlyBindings => self.clear_journal(partition),
+            Replacement::OnlyLogAndBindings => self.clear_all_but_log(partition),
             Replacement::Nothing => {
                 self.clear_journal(partition);
-                self.clear_bindings(partition);
+                self.wipe_bindings(partition);
             }
-            Replacement::Rows { rows, expiry } => {
+            Replacement::Rows { rows, stale } => {
+                self.clear_stale(stale);
                 let mut rows = &rows[..];
                 while !rows.is_empty() {
                     let row = take_row(&mut rows)
@@ -46,16 +41,12 @@ impl Group<'_> {
                             let key = row.key.get(2..).unwrap_or_default();
                             latest = latest.max(self.merge_row(partition, key, &theirs)?);
                         }
-                        // The leaves are those of the bindings as they are here.
-                        family::MERKLE => {}
                         name => self.put(name, row.key, row.value),
                     }
                 }
-                for key in expiry {
-                    self.put(family::EXPIRY, key, []);
-                }
             }
-            Replacement::Whole { epochs } => {
+            Replacement::Whole { epochs, stale } => {
+                self.clear_stale(stale);
                 for (epoch, index) in epochs {
                     let key = keys::epoch_key(partition, epoch);
                     self.put(family::REPLICAS, key, index.0.to_be_bytes());
@@ -71,17 +62,8 @@ impl Group<'_> {
         Ok(latest)
     }
 
-    /// Removes the bindings of the partition. Their due times stay: whoever looks finds nothing.
-    fn clear_bindings(&mut self, partition: PartitionId) {
-        self.clear_families(partition, &OF_BINDINGS);
-        self.bindings.retain(|(of, _), _| *of != partition);
-        self.leaves.retain(|(of, _), _| *of != partition);
-    }
-
     fn clear_families(&mut self, partition: PartitionId, families: &[&str]) {
-        let prefix = partition.0.to_be_bytes();
-        // No cluster has so many partitions that the last prefix were in use.
-        let end = prefix_end(&prefix).unwrap_or_else(|| vec![u8::MAX; 3]);
+        let (prefix, end) = bounds(partition);
         for name in families {
             self.delete_range(name, &prefix, &end);
         }
@@ -89,18 +71,58 @@ impl Group<'_> {
 
     /// Removes the partition's journal and everything that it made.
     fn clear_journal(&mut self, partition: PartitionId) {
-        self.settle_log();
-        self.clear_families(partition, &OF_JOURNALS);
-        let epochs = keys::epoch_prefix(partition);
-        if let Some(end) = prefix_end(&epochs) {
-            self.delete_range(family::REPLICAS, &epochs, &end);
-        }
+        self.clear_all_but_log(partition);
+        self.clear_families(partition, &[family::LOG]);
         let all = TopicKey {
             partition,
             id: WHOLE_PARTITION,
         };
-        let garbage = keys::garbage_key(all);
-        self.put(family::TOPICS, garbage, Offset::MAX.to_be_bytes());
+        self.note_garbage(all, Offset::MAX);
         self.deleted.insert(all);
     }
+
+    /// The same, without the log. What takes disk space of records that are gone stays noted.
+    fn clear_all_but_log(&mut self, partition: PartitionId) {
+        self.settle_log();
+        self.clear_families(partition, &OF_JOURNALS);
+        let (prefix, _) = bounds(partition);
+        let garbage = keys::garbage_prefix(partition);
+        self.delete_range(family::TOPICS, &prefix, &garbage);
+        let epochs = keys::epoch_prefix(partition);
+        if let Some(end) = prefix_end(&epochs) {
+            self.delete_range(family::REPLICAS, &epochs, &end);
+        }
+    }
+
+    /// Removes log rows of records that were trimmed or deleted where the copy comes from.
+    fn clear_stale(&mut self, stale: Vec<Stale>) {
+        if !stale.is_empty() {
+            self.settle_log();
+        }
+        for (topic, before) in stale {
+            let from = keys::topic_prefix(topic);
+            if before == Offset::MAX {
+                let end = prefix_end(&from).unwrap_or_default();
+                self.delete_range(family::LOG, &from, &end);
+                self.deleted.insert(topic);
+            } else {
+                self.delete_range(family::LOG, &from, &keys::log_key(topic, before));
+                self.trimmed.push((topic, before, 0));
+            }
+            self.note_garbage(topic, before);
+        }
+    }
+
+    fn note_garbage(&mut self, topic: TopicKey, before: Offset) {
+        let garbage = keys::garbage_key(topic);
+        self.put(family::TOPICS, garbage, before.to_be_bytes());
+    }
+}
+
+/// The first key of a partition in a family, and one behind the last.
+fn bounds(partition: PartitionId) -> ([u8; 2], Vec<u8>) {
+    let prefix = partition.0.to_be_bytes();
+    // No cluster has so many partitions that the last prefix were in use.
+    let end = prefix_end(&prefix).unwrap_or_else(|| vec![u8::MAX; 3]);
+    (prefix, end)
 }

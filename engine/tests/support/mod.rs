@@ -8,6 +8,7 @@
 pub(crate) mod damage;
 pub(crate) mod journal;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -82,8 +83,13 @@ impl Bench {
 
     /// A copy of the directory as it is now: what a machine that dies at this moment finds afterwards.
     pub(crate) fn crashed_copy(&self, name: &str) -> PathBuf {
+        self.crashed_copy_of(&self.data(), name)
+    }
+
+    /// The same of another directory.
+    pub(crate) fn crashed_copy_of(&self, data: &Path, name: &str) -> PathBuf {
         let to = self.dir.path().join(name);
-        copy_dir(&self.data(), &to);
+        copy_dir(data, &to);
         to
     }
 
@@ -112,16 +118,33 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-/// Copies a directory of which RocksDB may be removing obsolete files: begins anew when one is gone.
+/// Copies a directory of which RocksDB may be removing obsolete files, and adding new ones that its manifest names at once:
+/// begins anew where files have come or gone meanwhile.
 pub(crate) fn copy_dir(from: &Path, to: &Path) {
     for _ in 0..100 {
+        let before = names(from);
         match try_copy_dir(from, to) {
-            Ok(()) => return,
-            Err(error) if error.kind() == ErrorKind::NotFound => fs::remove_dir_all(to).unwrap(),
-            Err(error) => panic!("{}: {error}", from.display()),
+            Ok(()) if names(from) == before => return,
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                panic!("{}: {error}", from.display())
+            }
+            _ => fs::remove_dir_all(to).unwrap(),
         }
     }
     panic!("{} does not come to rest", from.display());
+}
+
+/// Every file under a directory, but for what is gone again while it is looked at.
+fn names(dir: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(names(&entry.path()));
+        } else {
+            found.insert(entry.path());
+        }
+    }
+    found
 }
 
 fn try_copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {

@@ -1,5 +1,7 @@
 //! The cluster as an operator sees it, and how they change it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use mesh_ring::ids::{ClusterId, Epoch, NodeId, Offset, PartitionId};
 use mesh_ring::map::ClusterMap;
@@ -91,6 +93,31 @@ pub struct NodeStatus {
     pub transfers: Vec<TransferStatus>,
     /// A sentence for each thing that someone should look at.
     pub warnings: Vec<String>,
+    /// What comparing bindings with other copies has come to since it started.
+    pub repair: RepairStatus,
+    /// Copies that it still has to hand over to the nodes that keep their partitions now.
+    pub leaving: u32,
+}
+
+/// What comparing copies of bindings has come to at a node since it started, in what it began and in what others did.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RepairStatus {
+    /// Rounds by the clock.
+    pub rounds: u64,
+    /// Comparisons of a partition with another copy that it began.
+    pub compared: u64,
+    /// Leaves that differed in those.
+    pub differing_leaves: u64,
+    /// Bindings that others lacked.
+    pub sent: u64,
+    /// Bindings that it lacked.
+    pub received: u64,
+    /// Bytes on the wire in the comparisons that it began, both ways.
+    pub bytes: u64,
+    /// Bindings that could not be read, on either side, and were replaced by another copy.
+    pub damaged: u64,
+    /// How long ago anything was healed.
+    pub healed_ago: Option<Duration>,
 }
 
 /// A node's copy of a partition.
@@ -428,7 +455,22 @@ fn status(status: proto::NodeStatus) -> Result<NodeStatus, ClientError> {
         partitions: copies.collect::<Result<_, ClientError>>()?,
         transfers: transfers.collect::<Result<_, ClientError>>()?,
         warnings: status.warnings,
+        repair: repair(status.repair.unwrap_or_default()),
+        leaving: status.leaving,
     })
+}
+
+fn repair(status: proto::RepairStatus) -> RepairStatus {
+    RepairStatus {
+        rounds: status.rounds,
+        compared: status.compared,
+        differing_leaves: status.differing_leaves,
+        sent: status.sent,
+        received: status.received,
+        bytes: status.bytes,
+        damaged: status.damaged,
+        healed_ago: status.healed_ms_ago.map(Duration::from_millis),
+    }
 }
 
 fn decode<M: Message + Default>(body: Bytes) -> Result<M, ClientError> {

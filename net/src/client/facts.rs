@@ -34,6 +34,8 @@ pub struct NodeInfo {
     pub uptime: Duration,
     /// Connections open.
     pub connections: u32,
+    /// Stale copies of bindings that reads through this node have found since its start, and had repaired.
+    pub read_repairs: u64,
 }
 
 /// What a node stores in one family.
@@ -77,6 +79,7 @@ impl Client {
             free_bytes: info.free_bytes,
             uptime: Duration::from_millis(info.uptime_ms),
             connections: info.connections,
+            read_repairs: info.read_repairs,
         })
     }
 

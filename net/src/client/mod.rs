@@ -6,7 +6,8 @@
 //!
 //! - [`Client`]: bindings, topics and facts, a request each;
 //! - [`Producer`]: records into topics; concurrent calls share batches by themselves;
-//! - [`Tail`]: records out of a topic, resuming by itself.
+//! - [`Tail`]: records out of a topic, resuming by itself;
+//! - [`Watch`]: what keys hold, and every change of it, resuming by itself.
 
 mod back_off;
 mod bindings;
@@ -17,12 +18,15 @@ mod facts;
 mod line;
 mod link;
 mod links;
+mod listeners;
 mod producer;
+mod repair;
 mod routes;
 mod sockets;
 mod tail;
 mod topics;
 mod unary;
+mod watch;
 
 use std::sync::Arc;
 
@@ -30,20 +34,23 @@ pub use bindings::{Got, GotValue, WriteAck, WriteOptions};
 use bytes::Bytes;
 pub use cluster::{
     ClusterChange, ClusterView, CopyStatus, FollowerLag, NodeState, NodeStatus, NodeView,
-    PartitionView, TopicHash, TransferStatus,
+    PartitionView, RepairStatus, TopicHash, TransferStatus,
 };
 pub use config::{ClientConfig, ConfigError, INFLIGHT_BYTES_MAX_DEFAULT, TIMEOUT_DEFAULT};
 pub use error::ClientError;
 pub use facts::{FamilyUsage, NodeInfo};
 use links::Links;
+pub use listeners::{Listener, Listeners, Listening};
 pub use mesh_engine::TopicConfig;
 pub use mesh_engine::batch::{Compression, Record};
 use mesh_ring::limits::LIST_PAGE_MAX;
 use producer::Inflight;
 pub use producer::{Producer, ProducerOptions, Published};
+pub use repair::{NodeRepair, RepairReport};
 pub use tail::{Start, Tail, TailBatch, TailOptions, TailRecord};
 pub use topics::TopicDescription;
 use unary::{Answer, Repeat, pieces};
+pub use watch::{Watch, WatchEvent, WatchKind, WatchTarget};
 
 use crate::tasks::TaskSet;
 use crate::wire::proto::{reply, request};

@@ -73,9 +73,11 @@ impl Aim {
         use request::Kind;
         let name = |name: &str| Self::About(Bytes::copy_from_slice(name.as_bytes()));
         match kind {
-            Kind::Info(_) | Kind::Storage(_) | Kind::NodeStatus(_) | Kind::HashTopic(_) => {
-                Self::Here
-            }
+            Kind::Info(_)
+            | Kind::Storage(_)
+            | Kind::NodeStatus(_)
+            | Kind::HashTopic(_)
+            | Kind::Listeners(_) => Self::Here,
             Kind::Put(put) => Self::About(put.key.clone()),
             Kind::Get(get) => Self::About(get.key.clone()),
             Kind::CreateTopic(create) => name(&create.name),
@@ -103,6 +105,7 @@ fn is_read(kind: &request::Kind) -> bool {
             | Kind::Map(_)
             | Kind::NodeStatus(_)
             | Kind::HashTopic(_)
+            | Kind::Listeners(_)
     )
 }
 
@@ -147,9 +150,15 @@ impl Links {
         }
         let mut back_off = BackOff::new();
         let mut round_max = ROUND_MIN;
+        let mut rounds = 0;
         loop {
             let began = Instant::now();
-            let links = self.aimed(&aim);
+            let mut links = self.aimed(&aim);
+            if is_read && !links.is_empty() {
+                // Those who know best may all be away: each round begins behind those that the one before has asked.
+                let asked = (rounds * BESIDE_MAX) % links.len();
+                links.rotate_left(asked);
+            }
             let round = async {
                 match is_read {
                     true => self.ask_beside(&question, &links).await,
@@ -178,6 +187,7 @@ impl Links {
             if let Aim::About(_) = aim {
                 let _ = self.refresh(None, Some(began), deadline).await;
             }
+            rounds += 1;
         }
     }
 

@@ -23,6 +23,9 @@ pub const DEAD_AFTER_DEFAULT: Duration = Duration::from_secs(600);
 /// Bytes a second that moving partitions may take, where nothing else is said.
 pub const TRANSFER_BYTES_PER_SECOND_DEFAULT: u64 = 64 << 20;
 
+/// How often a node compares its copy of each partition's bindings with another one, where nothing else is said.
+pub const REPAIR_EVERY_DEFAULT: Duration = Duration::from_secs(60);
+
 /// How a node runs. Paths are absolute or relative to the process.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -51,8 +54,10 @@ pub struct NodeConfig {
     pub write_buffer_bytes: usize,
     /// How fast the background scrub reads, in bytes a second. 0: no scrub.
     pub scrub_bytes_per_second: u64,
-    /// How fast partitions that move are copied, in bytes a second. 0: as fast as it goes.
+    /// How fast partitions that move are copied, and bindings are healed, in bytes a second together. 0: as fast as it goes.
     pub transfer_bytes_per_second: u64,
+    /// How often its copy of each partition's bindings is compared with another one. `None`: only when somebody asks for it.
+    pub repair_every: Option<Duration>,
     /// How long another node may be dead before its partitions get new replicas.
     pub dead_after: Duration,
     /// How soon a silent node counts as dead.
@@ -121,6 +126,7 @@ struct File {
     write_buffer_bytes: Option<usize>,
     scrub_bytes_per_second: Option<u64>,
     transfer_bytes_per_second: Option<u64>,
+    repair_every_seconds: Option<u64>,
     dead_after_seconds: Option<u64>,
     probe_interval_ms: Option<u64>,
     probe_timeout_ms: Option<u64>,
@@ -130,7 +136,7 @@ struct File {
 impl NodeConfig {
     /// Reads `node.toml` in a node's folder. Fields: `listen`, and optionally `advertise`, `zone`, `contacts`, `data`
     /// and `identity` (folders, relative to this one), `cluster`, `node`, `reserve_bytes`, `cache_bytes`,
-    /// `write_buffer_bytes`, `scrub_bytes_per_second`, `transfer_bytes_per_second`, `dead_after_seconds`,
+    /// `write_buffer_bytes`, `scrub_bytes_per_second`, `transfer_bytes_per_second`, `repair_every_seconds`, `dead_after_seconds`,
     /// `probe_interval_ms`, `probe_timeout_ms`, `suspect_after_ms`.
     ///
     /// # Errors
@@ -161,6 +167,11 @@ fn parse(text: &str, folder: &Path) -> Result<NodeConfig, String> {
     let dead_after = match file.dead_after_seconds {
         None => DEAD_AFTER_DEFAULT,
         Some(seconds) => Duration::from_secs(least("dead_after_seconds", seconds, 1)?),
+    };
+    let repair_every = match file.repair_every_seconds {
+        None => Some(REPAIR_EVERY_DEFAULT),
+        Some(0) => None,
+        Some(seconds) => Some(Duration::from_secs(seconds)),
     };
     let zone = file.zone.unwrap_or_default();
     if zone.len() > ZONE_BYTES_MAX || zone.contains(|c: char| c.is_whitespace() || c.is_control()) {
@@ -212,6 +223,7 @@ fn parse(text: &str, folder: &Path) -> Result<NodeConfig, String> {
         transfer_bytes_per_second: file
             .transfer_bytes_per_second
             .unwrap_or(TRANSFER_BYTES_PER_SECOND_DEFAULT),
+        repair_every,
         dead_after,
         gossip,
         tuning: Tuning::default(),
@@ -296,6 +308,7 @@ mod tests {
         assert_eq!(config.dead_after, Duration::from_secs(600));
         assert_eq!(config.gossip, GossipTuning::default());
         assert_eq!(config.transfer_bytes_per_second, 64 << 20);
+        assert_eq!(config.repair_every, Some(Duration::from_secs(60)));
     }
 
     #[test]
@@ -309,7 +322,8 @@ dead_after_seconds = 2
 probe_interval_ms = 1000
 probe_timeout_ms = 400
 suspect_after_ms = 3000
-transfer_bytes_per_second = 0",
+transfer_bytes_per_second = 0
+repair_every_seconds = 0",
         )
         .unwrap();
         assert_eq!(config.advertise.as_deref(), Some("n1.mesh.svc:7400"));
@@ -318,6 +332,7 @@ transfer_bytes_per_second = 0",
         assert_eq!(config.dead_after, Duration::from_secs(2));
         assert_eq!(config.gossip.probe_timeout, Duration::from_millis(400));
         assert_eq!(config.transfer_bytes_per_second, 0);
+        assert_eq!(config.repair_every, None);
     }
 
     #[test]

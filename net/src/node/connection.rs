@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::gate::{Answer, Pass};
 use super::partition::Ask;
 use super::peers::Greeting;
-use super::{Shared, append, close, reply, requests, tail, transfer};
+use super::{Shared, append, close, reply, requests, tail, transfer, watches};
 use crate::identity::{Peer, REVOKED_REASON, Role};
 use crate::wire::frame::{FrameError, FrameReader, FrameWriter};
 use crate::wire::proto::{
@@ -170,6 +170,7 @@ async fn serve_stream(shared: Arc<Shared>, mut stream: Stream) {
         }
         Some(Kind::Append(open)) => append::serve(shared, stream, &open).await,
         Some(Kind::Tail(open)) => tail::serve(shared, stream, open).await,
+        Some(Kind::Watch(open)) => watches::serve(shared, stream, open).await,
         Some(Kind::NodeHello(hello)) => greet(&shared, stream, &hello).await,
         Some(Kind::Replicate(_)) => replicate(&shared, stream).await,
         Some(Kind::PullPartition(pull)) => transfer::serve(&shared, stream, &pull).await,
@@ -205,7 +206,11 @@ async fn replicate(shared: &Arc<Shared>, mut stream: Stream) {
     };
     let taking = shared.peers.receive(from, &mut stream.reader, |arrived| {
         let partition = shared.partitions.get(arrived.partition);
+        let arriving = shared.partitions.arriving(arrived.partition);
         async move {
+            if let Some(arrival) = arriving {
+                return arrival.hear(shared, arrived.from, &arrived.message).await;
+            }
             // A partition that is not kept here answers nothing; whoever sent it hears of the new map.
             if let Some(partition) = partition {
                 let ask = Ask::Received {

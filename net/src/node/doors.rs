@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_ring::ids::{Epoch, Index, NodeId, PartitionId};
-use mesh_ring::replica::{Lane, Message, Report};
+use mesh_ring::replica::{Lane, Message, Position, Report};
 
 use super::Shared;
 use super::partition::{Ask, Doors};
+use super::partitions::Outdated;
 use super::payload::Payload;
 use crate::tasks::blocking;
 
@@ -16,6 +17,28 @@ const PROBE_AFTER: Duration = Duration::from_millis(200);
 
 /// The node, as its partitions see it.
 pub(super) struct NodeDoors(pub(super) Arc<Shared>);
+
+impl NodeDoors {
+    /// What this copy knows to be committed, its leader's journal does not have: it is replaced as a whole.
+    fn rebuild_here(&self, partition: PartitionId, epoch: Epoch) {
+        let map = self.0.map();
+        let Some(assignment) = map.assignment(partition) else {
+            return;
+        };
+        tracing::warn!(%partition, leader = %assignment.leader, "this copy has records that all who vote on it have lost: it gives way to theirs");
+        // No journal holds this entry.
+        let before = Position {
+            epoch,
+            index: Index(u64::MAX),
+        };
+        let asked = Outdated {
+            by: assignment.leader,
+            epoch,
+            before,
+        };
+        self.0.rebuild(partition, asked);
+    }
+}
 
 impl Doors for NodeDoors {
     fn send(&self, to: NodeId, partition: PartitionId, message: Message<Payload>, lane: Lane) {
@@ -40,6 +63,9 @@ impl Doors for NodeDoors {
     }
 
     fn rebuild(&self, partition: PartitionId, epoch: Epoch, node: NodeId) {
+        if node == self.0.me() {
+            return self.rebuild_here(partition, epoch);
+        }
         let shared = Arc::clone(&self.0);
         self.0.tasks.spawn("rebuild request", async move {
             let engine = Arc::clone(&shared.engine);

@@ -5,11 +5,13 @@
 //! - `peers`: the other nodes; `gossip`: who is alive; `control`: the group that changes the cluster map;
 //! - `partition`: the actor of one partition; `partitions`: which run here, by the map; `doors`, `reports`, `keeping_up`: what an
 //!   actor makes the node do; `payload`: what its journal carries; `transfer`: partitions that move here or away;
-//! - `coordinator`: any node takes any request; `shortage`: unless too few replicas live; `requests`: those of one question and one answer; `append` and `tail`:
-//!   the streams that stay; `commits`, `topics`: what the streams share; `reply`: errors in the words of the wire;
+//!   `repair`: copies of bindings that are compared, and healed;
+//! - `coordinator`: any node takes any request; `shortage`: unless too few replicas live; `requests`: those of one question and one answer; `append`, `tail` and `watches`:
+//!   the streams that stay; `commits`, `topics`: what the streams share; `listeners`: who they are; `reply`: errors in the words of the wire;
 //! - `upkeep`: retention, expiry and scrub by the clock, `clocks`: by whose; `running`: the tasks, and how they stop.
 
 mod append;
+mod bindings;
 mod clocks;
 mod commits;
 mod config;
@@ -20,11 +22,13 @@ mod doors;
 mod gate;
 pub mod gossip;
 mod keeping_up;
+mod listeners;
 mod partition;
 mod partitions;
 mod payload;
 pub mod peers;
 mod registration;
+mod repair;
 mod reply;
 mod reports;
 mod requests;
@@ -36,6 +40,7 @@ mod tail;
 mod topics;
 mod transfer;
 mod upkeep;
+mod watches;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,7 +55,7 @@ use tokio::sync::{Semaphore, watch};
 
 pub use self::config::{
     CONTACTS_MAX, DEAD_AFTER_DEFAULT, GossipTuning, NODE_FILE, NodeConfig, NodeConfigError,
-    TRANSFER_BYTES_PER_SECOND_DEFAULT, ZONE_BYTES_MAX,
+    REPAIR_EVERY_DEFAULT, TRANSFER_BYTES_PER_SECOND_DEFAULT, ZONE_BYTES_MAX,
 };
 pub use self::payload::Payload;
 pub use self::start::StartError;
@@ -61,12 +66,15 @@ use self::commits::Commits;
 use self::control::{Control, ProposeError};
 use self::gate::Gate;
 use self::gossip::{Gossip, Life, Lives};
+use self::listeners::Listeners;
 use self::partitions::Partitions;
 use self::peers::Peers;
+use self::repair::Repairs;
 use self::reports::Reports;
 use self::running::Running;
 use self::topics::TopicNames;
 use self::transfer::Transfers;
+use self::watches::Watches;
 use crate::identity::LiveIdentity;
 use crate::tasks::blocking;
 
@@ -117,8 +125,12 @@ pub(crate) struct Shared {
     /// Rung when the partitions of this node are to be looked at although the map has not changed.
     again: tokio::sync::Notify,
     transfers: Transfers,
+    repairs: Repairs,
     clocks: Clocks,
     commits: Arc<Commits>,
+    bindings: bindings::Bindings,
+    watches: Arc<Watches>,
+    listeners: Arc<Listeners>,
     names: TopicNames,
     producers: Producers,
     tasks: Running,

@@ -2,7 +2,7 @@
 //!
 //! One task follows the map. For each partition that the map gives this node it runs an actor and tells it what the map
 //! says; a partition whose data has to come from elsewhere first is pulled by `transfer`; one that the map has given
-//! to others for good is let go and its data dropped.
+//! to others for good is let go, and its data dropped when `repair` has seen that those others have all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::doors::NodeDoors;
 use super::partition::{Actor, Ask, Partition};
 use super::peers::{PeerEvent, removed};
-use super::{Shared, transfer};
+use super::transfer::Arrival;
+use super::{Shared, repair, transfer};
 use crate::tasks::{TaskSet, blocking};
 
 /// How often a partition that cannot be opened is looked at: whether the map wants this node to lead it.
@@ -57,15 +58,19 @@ pub(super) struct Outdated {
 enum Slot {
     Running(Partition, Stop),
     /// Its data is on its way here.
-    Arriving(Stop),
+    Arriving(Arrival),
+    /// Others keep it now, and are given what they lack before it is dropped.
+    Leaving(Stop),
     /// It cannot be opened; the log says why.
     Closed,
 }
 
 impl Slot {
     fn end(&self) {
-        if let Slot::Running(_, stop) | Slot::Arriving(stop) = self {
-            stop.wanted.cancel();
+        match self {
+            Slot::Running(_, stop) | Slot::Leaving(stop) => stop.wanted.cancel(),
+            Slot::Arriving(arrival) => arrival.stop.wanted.cancel(),
+            Slot::Closed => {}
         }
     }
 }
@@ -143,6 +148,14 @@ impl Partitions {
         self.actors.join().await;
     }
 
+    /// The partition, where its copy is on its way here.
+    pub(super) fn arriving(&self, id: PartitionId) -> Option<Arrival> {
+        match self.read().of.get(&id) {
+            Some(Slot::Arriving(arrival)) => Some(arrival.clone()),
+            _ => None,
+        }
+    }
+
     /// All that run here.
     pub(super) fn running(&self) -> Vec<Partition> {
         let slots = self.read();
@@ -151,6 +164,13 @@ impl Partitions {
             _ => None,
         });
         running.collect()
+    }
+
+    /// How many copies are still to be handed over to those who keep their partitions now.
+    pub(super) fn leaving(&self) -> usize {
+        let slots = self.read();
+        let leaving = |slot: &&Slot| matches!(slot, Slot::Leaving(_));
+        slots.of.values().filter(leaving).count()
     }
 }
 
@@ -236,17 +256,31 @@ async fn settle(
     if !assignment.needs_copy(shared.me()) {
         following.told.remove(&id);
         // What a crash has left of an earlier time goes too.
-        if (slot.is_some() || !following.clean.contains(&id)) && let_go(shared, id, slot).await {
+        let goes = match &slot {
+            Some(Slot::Leaving(_)) => false,
+            Some(_) => true,
+            None => !following.clean.contains(&id),
+        };
+        if goes && let_go(shared, id, slot).await {
             following.clean.insert(id);
         }
         return;
     }
     following.clean.remove(&id);
+    let slot = match slot {
+        // The copy that was not dropped yet is as good as any to go on from.
+        Some(Slot::Leaving(stop)) => {
+            stop.and_wait().await;
+            shared.partitions.remove(id);
+            None
+        }
+        slot => slot,
+    };
     let slot = match (slot, outdated) {
         (Some(Slot::Running(partition, stop)), Some(asked))
             if is_outdated(shared, assignment, &partition, &asked) =>
         {
-            return rebuild(shared, id, &stop).await;
+            return rebuild(shared, id, assignment, &stop).await;
         }
         (slot, _) => slot,
     };
@@ -260,7 +294,8 @@ async fn settle(
                 let _ = partition.send(Ask::Configure(config)).await;
             }
         }
-        Some(Slot::Arriving(_) | Slot::Closed) => {}
+        Some(Slot::Arriving(arrival)) => arrival.configure(config),
+        Some(Slot::Leaving(_) | Slot::Closed) => {}
         None => {
             told.remove(&id);
             begin(shared, map, id, assignment).await;
@@ -285,7 +320,7 @@ async fn begin(shared: &Arc<Shared>, map: &ClusterMap, id: PartitionId, assignme
         // it held anything, it would hold it still, or be suspect, or have a copy on its way.
         Some(Ok(Held::Nothing)) if founded || voted => {}
         Some(Ok(Held::Nothing | Held::Arriving)) => {
-            let stop = Stop::default();
+            let stop = Arrival::new(id, config(assignment));
             shared.partitions.set(id, Slot::Arriving(stop.clone()));
             return transfer::pull(shared, id, stop);
         }
@@ -367,29 +402,22 @@ fn closed(shared: &Arc<Shared>, id: PartitionId, error: &ReadError) {
     });
 }
 
-/// Ends a partition that others keep now, and drops its data. Returns whether nothing is left.
+/// Ends a partition that others keep now, and has its data handed over to them and dropped. Returns whether nothing is left.
 async fn let_go(shared: &Arc<Shared>, id: PartitionId, slot: Option<Slot>) -> bool {
-    if let Some(Slot::Running(_, stop) | Slot::Arriving(stop)) = slot {
-        stop.and_wait().await;
+    match slot {
+        Some(Slot::Running(_, stop)) => stop.and_wait().await,
+        Some(Slot::Arriving(arrival)) => arrival.stop.and_wait().await,
+        _ => {}
     }
     shared.partitions.remove(id);
     let engine = Arc::clone(&shared.engine);
-    let dropped = blocking(move || match engine.held(id) {
-        Ok(Held::Nothing) => Ok(false),
-        _ => engine.drop_partition(id).map(|()| true),
-    });
-    match dropped.await {
-        Some(Ok(true)) => {
-            tracing::info!(partition = %id, "dropped the copy of a partition that others keep now");
-            true
-        }
-        Some(Ok(false)) => true,
-        Some(Err(error)) => {
-            tracing::warn!(partition = %id, %error, "could not drop a partition's copy");
-            false
-        }
-        None => false,
+    let left = blocking(move || repair::has_anything(&engine, id)).await;
+    if left == Some(true) {
+        let stop = Stop::default();
+        shared.partitions.set(id, Slot::Leaving(stop.clone()));
+        repair::hand_over(shared, id, stop);
     }
+    left == Some(false)
 }
 
 /// Whether the leader that found this copy to be too far behind still leads, and the copy is still too far behind: the word may
@@ -413,14 +441,14 @@ fn is_outdated(
         && !holds(asked.before)
 }
 
-/// Has a copy pulled in place of the journal that runs here. The engine marks the replica suspect in the write that removes
-/// the journal: what it had acknowledged may count in majorities, and no crash from here on may make a replica of it that
-/// has acknowledged nothing.
-async fn rebuild(shared: &Arc<Shared>, id: PartitionId, running: &Stop) {
+/// Has a copy pulled in place of the journal that runs here. In the write that removes the journal the engine notes where it
+/// ended: what it had acknowledged may count in majorities, and no crash from here on may make a replica of it that has
+/// acknowledged nothing. By that a witness votes, once nothing more is acknowledged here.
+async fn rebuild(shared: &Arc<Shared>, id: PartitionId, assignment: &Assignment, running: &Stop) {
     tracing::warn!(partition = %id, "this copy is too far behind its leader's journal: it is pulled anew");
-    let arriving = Stop::default();
-    shared.partitions.set(id, Slot::Arriving(arriving.clone()));
     running.and_wait().await;
+    let arriving = Arrival::new(id, config(assignment));
+    shared.partitions.set(id, Slot::Arriving(arriving.clone()));
     transfer::pull(shared, id, arriving);
 }
 
@@ -464,6 +492,13 @@ impl Shared {
 
     /// A transfer has ended: the partition can be opened, or is to be pulled again.
     pub(super) fn arrived(&self, id: PartitionId) {
+        self.partitions.remove(id);
+        self.again.notify_one();
+        self.repair_soon(id);
+    }
+
+    /// A copy that was handed over is dropped.
+    pub(super) fn let_gone(&self, id: PartitionId) {
         self.partitions.remove(id);
         self.again.notify_one();
     }

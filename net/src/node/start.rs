@@ -2,18 +2,19 @@
 //! map, its partitions.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mesh_engine::{Engine, Founding, OnDamage, OpenError, Options};
-use mesh_ring::ids::NodeId;
+use mesh_engine::{Engine, Founding, Identity, OnDamage, OpenError, Options, Remains};
+use mesh_ring::ids::{NodeId, PartitionId};
 use mesh_ring::map::{ClusterMap, MapError, Member};
 use quinn::Endpoint;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::append::Producers;
+use super::bindings::{self, Bindings};
 use super::clocks::Clocks;
 use super::commits::Commits;
 use super::control::{
@@ -22,12 +23,15 @@ use super::control::{
 };
 use super::gate::Gate;
 use super::gossip::{Gossip, GossipConfig};
+use super::listeners::Listeners;
 use super::partitions::{self, Partitions};
 use super::peers::{Peers, PeersConfig};
+use super::repair::{self, Repairs};
 use super::reports::{self, Reports};
 use super::running::Running;
 use super::topics::TopicNames;
 use super::transfer::Transfers;
+use super::watches::Watches;
 use super::{
     CLIENT_BYTES_MAX, Node, NodeConfig, Shared, connection, keeping_up, registration, seen,
     shortage, upkeep,
@@ -124,10 +128,16 @@ impl Node {
             .unwrap_or_else(|| advertised(&config.listen, addr));
 
         let commits = Arc::new(Commits::default());
+        let watches = Arc::new(Watches::default());
         let (report, stopped) = watch::channel(None);
-        let options = engine_options(&config, Arc::clone(&commits), report.clone());
+        let options = engine_options(
+            &config,
+            Arc::clone(&commits),
+            Arc::clone(&watches),
+            report.clone(),
+        );
         let data = config.data.clone();
-        let engine = blocking(move || Engine::open(data, options))
+        let engine = blocking(move || open_engine(&data, options))
             .await
             .ok_or(StartError::Interrupted)??;
         let engine = Arc::new(engine);
@@ -174,6 +184,12 @@ impl Node {
             suspect: engine.found_damage().is_some(),
         })
         .await?;
+        if engine.found_damage().is_some() {
+            let data = config.data.clone();
+            blocking(move || mesh_engine::damage_is_noted(&data))
+                .await
+                .ok_or(StartError::Interrupted)??;
+        }
         let shared = Arc::new(Shared {
             engine,
             identity,
@@ -185,8 +201,12 @@ impl Node {
             reports: Reports::default(),
             again: Notify::new(),
             transfers: Transfers::new(config.transfer_bytes_per_second),
+            repairs: Repairs::new(config.repair_every),
             clocks: Clocks::default(),
             commits,
+            bindings: Bindings::default(),
+            watches,
+            listeners: Arc::new(Listeners::default()),
             names: TopicNames::default(),
             producers: Producers::default(),
             tasks,
@@ -234,11 +254,13 @@ fn run(
         Box::pin(async move {
             tokio::select! {
                 cause = refused.peers.refused() => refused.end(cause),
+                cause = refused.control.refuted() => refused.end(cause),
                 () = refused.tasks.stopping() => {}
             }
         }),
     );
     spawn("map", Box::pin(partitions::follow_map(Arc::clone(shared))));
+    spawn("handoff", Box::pin(bindings::deliver(Arc::clone(shared))));
     spawn("reports", Box::pin(reports::propose(Arc::clone(shared))));
     spawn(
         "keeping up",
@@ -265,6 +287,7 @@ fn run(
             }
         }),
     );
+    repair::start(shared);
     upkeep::start(shared, config.scrub_bytes_per_second);
 }
 
@@ -284,13 +307,15 @@ async fn beginning(
         return Ok(Beginning::Joining(map));
     }
     match engine.founding() {
-        Some(founding) => Ok(Beginning::Founding(founding_map(engine, founding)?)),
+        Some(founding) => {
+            let map = founding_map(engine.identity(), founding)?;
+            Ok(Beginning::Founding(map))
+        }
         None => admitted(engine, peers, config).await,
     }
 }
 
-fn founding_map(engine: &Engine, founding: &Founding) -> Result<ClusterMap, MapError> {
-    let identity = engine.identity();
+fn founding_map(identity: &Identity, founding: &Founding) -> Result<ClusterMap, MapError> {
     let members: Vec<Member> = founding
         .members
         .iter()
@@ -344,6 +369,7 @@ impl Carrier for Calls {
 fn engine_options(
     config: &NodeConfig,
     commits: Arc<Commits>,
+    watches: Arc<Watches>,
     report: watch::Sender<Option<String>>,
 ) -> Options {
     Options {
@@ -351,18 +377,65 @@ fn engine_options(
         reserve_bytes: config.reserve_bytes,
         cache_bytes: config.cache_bytes,
         write_buffer_bytes: config.write_buffer_bytes,
-        // What a node of several has lost, the others have.
-        on_damage: if config.contacts.is_empty() {
-            OnDamage::Refuse
-        } else {
-            OnDamage::Suspect
-        },
         on_committed: Some(Arc::new(move |topics: &[_]| commits.committed(topics))),
+        on_bound: Some(Arc::new(
+            move |changed: &mut dyn Iterator<Item = (PartitionId, &[u8])>| watches.bound(changed),
+        )),
         on_stopped: Some(Arc::new(move |cause: &str| {
             report.send_replace(Some(cause.to_owned()));
         })),
         ..Options::default()
     }
+}
+
+/// Opens the store. One whose log is damaged is opened without what is lost where others are there to be asked for it; where
+/// not, somebody has to accept the loss first. Blocks.
+fn open_engine(data: &Path, options: Options) -> Result<Engine, OpenError> {
+    match Engine::open(data, options.clone()) {
+        Err(damage @ OpenError::WalDamaged { .. }) => {
+            let others_know = others_know(data).unwrap_or_else(|detail| {
+                tracing::warn!(
+                    detail,
+                    "it cannot be told whether other nodes have what is lost"
+                );
+                false
+            });
+            if !others_know {
+                return Err(damage);
+            }
+            let on_damage = OnDamage::Suspect;
+            Engine::open(
+                data,
+                Options {
+                    on_damage,
+                    ..options
+                },
+            )
+        }
+        opened => opened,
+    }
+}
+
+/// Whether other nodes have all that this one holds, by the map that its damaged store still knows.
+fn others_know(data: &Path) -> Result<bool, String> {
+    let remains = Remains::open(data).map_err(|error| error.to_string())?;
+    let identity = remains.identity().map_err(|error| error.to_string())?;
+    let stored = Control::stored_map(&remains).map_err(|error| error.to_string())?;
+    if let Some(map) = stored {
+        return Ok(others_hold(&map, identity.node));
+    }
+    let founding = remains.founding().map_err(|error| error.to_string())?;
+    let founding = founding.ok_or("no map and no founders are left in it")?;
+    let map = founding_map(&identity, &founding).map_err(|error| error.to_string())?;
+    Ok(others_hold(&map, identity.node))
+}
+
+/// Whether every vote that `node` has in this map is one of several: of the control plane, and of each partition.
+fn others_hold(map: &ClusterMap, node: NodeId) -> bool {
+    let others = |set: &[NodeId]| !set.contains(&node) || set.len() > 1;
+    let partitions = map.partitions().iter();
+    let mut sets = partitions.flat_map(|of| [&of.replicas[..], &of.activated.replicas]);
+    others(map.voters()) && sets.all(others)
 }
 
 fn check_is_node(config: &NodeConfig, credentials: &Credentials) -> Result<(), StartError> {
@@ -398,5 +471,47 @@ fn advertised(listen: &str, addr: SocketAddr) -> String {
     match listen.rsplit_once(':') {
         Some((host, _)) if !addr.ip().is_unspecified() => format!("{host}:{}", addr.port()),
         _ => addr.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_ring::control::{ControlCommand, apply};
+    use mesh_ring::ids::ClusterId;
+
+    use super::*;
+
+    fn id(n: u8) -> NodeId {
+        NodeId([n; 16])
+    }
+
+    fn map(nodes: u8, replicas: u8) -> ClusterMap {
+        let members: Vec<_> = (1..=nodes)
+            .map(|n| Member::new(id(n), &format!("n{n}"), "h:1", ""))
+            .collect();
+        ClusterMap::founding(ClusterId([9; 16]), &members, 8, replicas).unwrap()
+    }
+
+    #[test]
+    fn only_who_is_one_of_several_everywhere_can_ask_the_others() {
+        assert!(!others_hold(&map(1, 3), id(1)));
+        for n in 1..=2 {
+            assert!(
+                !others_hold(&map(2, 3), id(n)),
+                "each leads alone, one stands by"
+            );
+        }
+        for n in 1..=4 {
+            assert!(others_hold(&map(4, 3), id(n)));
+            assert!(
+                !others_hold(&map(4, 1), id(n)),
+                "one copy of each partition"
+            );
+        }
+        let mut alone = map(3, 3);
+        let voters = vec![id(2)];
+        apply(&mut alone, &ControlCommand::SetVoters { voters }).unwrap();
+        assert!(!others_hold(&alone, id(2)), "the only voter");
+        assert!(others_hold(&alone, id(1)));
     }
 }

@@ -159,6 +159,10 @@ async fn scrub(shared: Arc<Shared>, bytes_per_second: u64) {
         for damage in &report.damages {
             tracing::error!(%damage, "the scrub found damage");
         }
+        tokio::select! {
+            () = shared.mend(report.leaves) => {}
+            () = shared.tasks.stopping() => return,
+        }
         tracing::info!(
             batches = report.batches,
             bindings = report.bindings,

@@ -6,6 +6,7 @@
 )]
 
 mod bindings;
+#[path = "../support/cluster/mod.rs"]
 mod cluster;
 mod few;
 mod load;
@@ -15,3 +16,6 @@ mod stopping;
 mod support;
 mod tails;
 mod takeover;
+
+/// How long a cluster may take to come to rest: elections, and replicas that catch up.
+const AT_REST_WITHIN: std::time::Duration = support::PATIENCE;

@@ -123,8 +123,13 @@ impl Cluster {
 
     /// Starts a node again, or for the first time.
     pub(crate) async fn start(&mut self, n: u8) {
-        let beginning = Beginning::Founding(self.founding.clone());
+        let beginning = self.founding();
         self.start_as(n, beginning, false).await;
+    }
+
+    /// What every node begins with.
+    pub(crate) fn founding(&self) -> Beginning {
+        Beginning::Founding(self.founding.clone())
     }
 
     pub(crate) async fn start_as(&mut self, n: u8, beginning: Beginning, suspect: bool) {

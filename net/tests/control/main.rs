@@ -8,6 +8,7 @@
 mod cluster;
 mod elections;
 mod membership;
+mod salvaged;
 
 use cluster::{Cluster, boot, is_revoked, propose, register, revoke};
 use mesh_net::node::control::{Control, ProposeError};

@@ -9,7 +9,10 @@ use mesh_net::{
 };
 use tokio::time::Instant;
 
-use crate::station::{Cluster, Station, deadline, id, within};
+use crate::{
+    station::{Cluster, Station, deadline, id},
+    support::within,
+};
 
 fn info() -> Request {
     Request::new(Kind::Info(Default::default()))

@@ -12,7 +12,10 @@ use mesh_net::node::{
 };
 use tokio::{runtime::Runtime, sync::watch};
 
-use crate::station::{Cluster, Station, deadline, id, within};
+use crate::{
+    station::{Cluster, Station, deadline, id},
+    support::{noise, within},
+};
 
 /// Waits until gossip says this of a node.
 async fn until(lives: &mut watch::Receiver<Lives>, number: u8, life: Life) {
@@ -188,16 +191,8 @@ async fn garbage_datagrams_do_no_harm() {
     let [a, b, _] = &processes;
     let mut sent = 0;
     for seed in 1..5_000_u64 {
-        let mut state = seed;
-        let length = seed % 1151;
-        let mut noise: Vec<u8> = (0..length)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state >> 32) as u8
-            })
-            .collect();
+        let length = seed as usize % 1151;
+        let mut noise = noise(seed, length);
         // Often enough of the right version and a kind that there is.
         if seed % 2 == 0 && length > 2 {
             (noise[0], noise[1]) = (1, 1 + (seed % 11) as u8);

@@ -18,7 +18,10 @@ use mesh_net::{
 use mesh_ring::ids::ClusterId;
 use quinn::Connection;
 
-use crate::station::{Cluster, Station, deadline, id, within};
+use crate::{
+    station::{Cluster, Station, deadline, id},
+    support::within,
+};
 
 fn info() -> Request {
     Request::new(Kind::Info(Default::default()))

@@ -11,3 +11,5 @@ mod identity;
 mod messages;
 mod replicating;
 mod station;
+#[path = "../support/mod.rs"]
+mod support;

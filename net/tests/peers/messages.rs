@@ -1,6 +1,7 @@
 //! Messages that the tests send.
 
 use bytes::Bytes;
+use mesh_engine::batch::{BatchBuilder, BatchHeader, Compression, LeaderStamp, stamp};
 use mesh_net::node::Payload;
 use mesh_ring::{
     command::Command,
@@ -10,15 +11,35 @@ use mesh_ring::{
 
 pub(crate) const PARTITION: PartitionId = PartitionId(3);
 
+/// A stamped batch of `bytes` bytes, or a little more.
+pub(crate) fn batch(bytes: usize) -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    // Header, and what the records have beside their values.
+    let value = vec![bytes as u8; bytes.saturating_sub(160)];
+    for part in value.chunks(1 << 19).chain([&[][..]]) {
+        builder.push_parts(None, part, &[], 3).unwrap();
+    }
+    let mut batch = builder.finish(None).unwrap();
+    let leader = LeaderStamp {
+        base_offset: 5,
+        base_position: 11,
+        epoch: Epoch(2),
+        append_time_ms: 7,
+    };
+    stamp(&mut batch, leader).unwrap();
+    batch.into()
+}
+
 /// Entries from `first` on, one for each batch.
 pub(crate) fn entries(first: u64, batches: &[Bytes]) -> Vec<Entry<Payload>> {
     let entry = |(index, batch): (u64, &Bytes)| {
+        let header = BatchHeader::decode(batch).unwrap();
         let command = Command::Append {
             topic: TopicId(9),
-            first: index,
-            last: index,
-            position: 10 * index,
-            time_ms: 7,
+            first: header.leader.base_offset,
+            last: header.last_offset(),
+            position: header.next_position(),
+            time_ms: header.leader.append_time_ms,
             producer: None,
         };
         Entry {

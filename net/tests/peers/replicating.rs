@@ -17,8 +17,9 @@ use mesh_ring::{
 };
 
 use crate::{
-    messages::{PARTITION, acked, append, carried, entries},
-    station::{Cluster, Station, deadline, id, within},
+    messages::{PARTITION, acked, append, batch, carried, entries},
+    station::{Cluster, Station, deadline, id},
+    support::{noise, within},
 };
 
 /// Two stations that know each other.
@@ -34,10 +35,7 @@ async fn messages_of_a_lane_arrive_whole_and_in_order() {
     let cluster = Cluster::new();
     let (a, mut b) = pair(&cluster);
     let sizes = [0, 1, 100, 20_000, 70_000, BATCH_BYTES_MAX, 3];
-    let batches: Vec<Bytes> = sizes
-        .iter()
-        .map(|size| Bytes::from(vec![*size as u8; *size]))
-        .collect();
+    let batches: Vec<Bytes> = sizes.iter().map(|size| batch(*size)).collect();
     for lane in [Lane::Live, Lane::CatchUp] {
         for number in 0..200 {
             let batch = &batches[number % batches.len()..][..1];
@@ -79,7 +77,7 @@ fn check(arrived: Arrived, batches: &[Bytes]) -> u64 {
 async fn order_is_kept_within_each_lane() {
     let cluster = Cluster::new();
     let (a, mut b) = pair(&cluster);
-    let batch = [Bytes::from(vec![1; 500])];
+    let batch = [batch(500)];
     let mut next = [1; 2];
     let mut seen = [0_u64; 2];
     while seen != [1000; 2] {
@@ -105,8 +103,8 @@ async fn order_is_kept_within_each_lane() {
 async fn a_message_that_no_frame_holds_comes_in_several() {
     let cluster = Cluster::new();
     let (a, mut b) = pair(&cluster);
-    let small = vec![Bytes::from_static(b"small"); FRAME_HEADER_BYTES_MAX / 20];
-    let large = vec![Bytes::from(vec![7; BATCH_BYTES_MAX / 2]); 5];
+    let small = vec![batch(0); FRAME_HEADER_BYTES_MAX / 20];
+    let large = vec![batch(BATCH_BYTES_MAX / 2); 5];
     for batches in [small, large] {
         a.peers
             .send(id(2), PARTITION, append(1, &batches), Lane::Live)
@@ -158,7 +156,7 @@ async fn fill(a: &Station, batch: &Bytes) -> usize {
 async fn a_peer_that_takes_nothing_costs_bounded_memory_and_holds_up_no_answers() {
     let cluster = Cluster::new();
     let (a, mut b) = pair(&cluster);
-    let batch = Bytes::from(vec![1; 1 << 20]);
+    let batch = batch(1 << 20);
     let sent = within(fill(&a, &batch)).await;
     // What waits, what is under way, and the few that have arrived.
     assert!(sent < 100, "{sent}");
@@ -186,7 +184,7 @@ async fn a_peer_that_takes_nothing_costs_bounded_memory_and_holds_up_no_answers(
 async fn what_is_not_written_yet_is_bounded() {
     let cluster = Cluster::new();
     let (a, mut b) = pair(&cluster);
-    let batch = Bytes::from(vec![1; 1 << 20]);
+    let batch = batch(1 << 20);
     let mut held = Vec::new();
     let holding = async {
         loop {
@@ -213,7 +211,7 @@ async fn a_peer_that_was_restarted_is_found_again() {
     let cluster = Cluster::new();
     let (mut a, mut b) = pair(&cluster);
     a.peers
-        .send(id(2), PARTITION, append(1, &[Bytes::new()]), Lane::Live)
+        .send(id(2), PARTITION, append(1, &[batch(0)]), Lane::Live)
         .unwrap();
     b.next().await;
     // Control and bulk.
@@ -235,7 +233,7 @@ async fn a_peer_that_was_restarted_is_found_again() {
             assert_eq!(a.event().await, PeerEvent::Connected(id(2)));
         }
         a.peers
-            .send(id(2), PARTITION, append(2, &[Bytes::new()]), Lane::Live)
+            .send(id(2), PARTITION, append(2, &[batch(0)]), Lane::Live)
             .unwrap();
         assert_eq!(carried(b.next().await.message)[0].index.0, 2);
     }
@@ -314,17 +312,8 @@ async fn garbage_among_replica_frames_ends_its_stream_alone() {
             )
             .await
             .unwrap();
-        let mut state = seed;
-        let noise: Vec<u8> = (0..seed)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state >> 32) as u8
-            })
-            .collect();
         // A frame whose lengths are right and whose contents are not.
-        write_noise(&mut writer, &noise).await;
+        write_noise(&mut writer, &noise(seed, seed as usize)).await;
         writer.finish();
         match within(reader.frame::<Reply>()).await {
             Ok(Some((
@@ -342,7 +331,7 @@ async fn garbage_among_replica_frames_ends_its_stream_alone() {
         while b.arrived.try_recv().is_ok() {}
     }
     a.peers
-        .send(id(2), PARTITION, append(1, &[Bytes::new()]), Lane::Live)
+        .send(id(2), PARTITION, append(1, &[batch(0)]), Lane::Live)
         .unwrap();
     let message = tokio::time::timeout(Duration::from_secs(10), b.next())
         .await

@@ -4,7 +4,6 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -29,15 +28,7 @@ use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::Instant};
 
-/// The longest that a test waits for what must happen.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Fails instead of hanging.
-pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what)
-        .await
-        .expect("it took too long")
-}
+use crate::support::{PATIENCE, within};
 
 pub(crate) fn deadline() -> Instant {
     Instant::now() + PATIENCE

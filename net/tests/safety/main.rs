@@ -3,10 +3,10 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::print_stderr,
     reason = "a test that cannot go on fails"
 )]
 
+#[path = "../support/cluster/mod.rs"]
 mod cluster;
 mod disks;
 mod moves;
@@ -14,3 +14,6 @@ mod rebuild;
 #[path = "../support/mod.rs"]
 mod support;
 mod suspect;
+
+/// How long a cluster may take to come to rest: copies that move need longer than elections.
+const AT_REST_WITHIN: std::time::Duration = support::PATIENCE.saturating_mul(2);

@@ -9,11 +9,14 @@ use mesh_net::client::{Client, ClusterChange, NodeState, ProducerOptions, Transf
 use mesh_ring::ids::PartitionId;
 use tokio::task::JoinHandle;
 
-use crate::cluster::{Cluster, PARTITIONS, assert_reads, partition};
+use crate::cluster::{Cluster, PARTITIONS, assert_reads};
 use crate::support::{from_start, noise, record, texts, within};
 
 /// Slow enough that something can happen meanwhile.
 const SLOWLY: &str = "transfer_bytes_per_second = 3000000\n";
+
+/// Slow enough that what goes on is seen before it ends.
+const MORE_SLOWLY: &str = "transfer_bytes_per_second = 1500000\n";
 
 /// Appends numbers to a topic and follows them with a tail, until it is told to end.
 struct Traffic {
@@ -23,15 +26,18 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn start(client: &Client, topic: &str) -> Traffic {
+    async fn start(client: &Client, topic: &str) -> Traffic {
         let stop = Arc::new(AtomicBool::new(false));
         let (producer, ending) = (
             client.producer(ProducerOptions::default()),
             Arc::clone(&stop),
         );
         let name = topic.to_owned();
+        // The tail needs a topic that is there.
+        let published = within(producer.publish(&name, record("0".to_owned()))).await;
+        assert_eq!(published.unwrap().first, 0);
         let appends = tokio::spawn(async move {
-            let mut count = 0;
+            let mut count = 1;
             while !ending.load(Ordering::Relaxed) {
                 let published = within(producer.publish(&name, record(count.to_string()))).await;
                 assert_eq!(published.unwrap().first, count, "once, and in order");
@@ -142,7 +148,7 @@ async fn a_node_joins_and_another_leaves_while_everything_goes_on() {
         .put(b"bound", "before".into(), Default::default())
         .await
         .unwrap();
-    let traffic = Traffic::start(&client, "traffic");
+    let traffic = Traffic::start(&client, "traffic").await;
     let joining = cluster.admit("").await;
     cluster.restart(joining).await;
     cluster
@@ -195,7 +201,7 @@ async fn whoever_takes_a_copy_may_be_killed_and_goes_on() {
     let mut cluster = Cluster::start_with(3, SLOWLY).await;
     let client = cluster.client(&[0, 1, 2]).await;
     let topics = fill(&client, 40, 100_000).await;
-    let traffic = Traffic::start(&client, "traffic");
+    let traffic = Traffic::start(&client, "traffic").await;
     let joining = cluster.admit(SLOWLY).await;
     cluster.restart(joining).await;
     for _ in 0..2 {
@@ -216,30 +222,47 @@ async fn whoever_takes_a_copy_may_be_killed_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_gives_a_copy_may_be_killed_and_another_leader_gives_it() {
-    let mut cluster = Cluster::start_with(3, SLOWLY).await;
+async fn whoever_gives_a_copy_may_be_killed_and_another_leader_goes_on() {
+    a_giver_dies_and_its_copy_goes_on(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_ends_of_a_copy_may_be_killed_and_it_goes_on() {
+    a_giver_dies_and_its_copy_goes_on(true).await;
+}
+
+async fn a_giver_dies_and_its_copy_goes_on(and_the_taker: bool) {
+    let mut cluster = Cluster::start_with(3, MORE_SLOWLY).await;
     let client = cluster.client(&[0, 1, 2]).await;
-    let topics = fill(&client, 40, 100_000).await;
-    let joining = cluster.admit(SLOWLY).await;
+    let topics = fill(&client, 50, 100_000).await;
+    let joining = cluster.admit(MORE_SLOWLY).await;
     cluster.restart(joining).await;
-    let transfer = copying(&cluster, joining, 1).await;
-    let giver = cluster.number(transfer.from);
-    let traffic = Traffic::start(&client, &cluster.topic_led_by(giver).await);
+    let before = copying(&cluster, joining, 2 << 20).await;
+    let giver = cluster.number(before.from);
+    let led_by_giver = cluster.topic_led_by(giver).await;
     cluster.kill(giver).await;
-    // Another one leads, and gives a copy of its own.
-    let topic = &topics[usize::from(transfer.partition.0)];
+    if and_the_taker {
+        cluster.kill(joining).await;
+        cluster.restart(joining).await;
+    }
+    // Another one leads, and sends no more of the log than is not there yet.
+    let mut after = None;
     cluster
         .eventually("another leader's copy is taken", async || {
-            let view = cluster.view(joining).await;
-            let partition = partition(&view, topic);
-            let leads = partition.active && partition.leader != Some(transfer.from);
             let transfers = cluster.status(joining).await.transfers;
-            let mut of_another = transfers.iter();
-            let taken = of_another
-                .any(|other| other.partition == transfer.partition && other.from != transfer.from);
-            leads && (taken || partition.replicas.contains(&cluster.id(joining)))
+            after = transfers.into_iter().find(|other| {
+                let is_another = other.from != before.from && other.to == before.to;
+                other.partition == before.partition && is_another && other.bytes_done > 0
+            });
+            after.is_some()
         })
         .await;
+    let traffic = Traffic::start(&client, &led_by_giver).await;
+    let after = after.unwrap();
+    assert!(
+        after.bytes_done >= before.bytes_done,
+        "it did not go on: {before:?}, then {after:?}"
+    );
     cluster.restart(giver).await;
     assert_settled(&cluster).await;
     traffic.end().await;
@@ -247,7 +270,7 @@ async fn whoever_gives_a_copy_may_be_killed_and_another_leader_gives_it() {
     let view = cluster.view(giver).await;
     assert_eq!(cluster.state_in(&view, joining), Some(NodeState::Up));
     for topic in &topics {
-        cluster.assert_replicas_alike(topic, 40).await;
+        cluster.assert_replicas_alike(topic, 50).await;
     }
     client.close().await;
 }

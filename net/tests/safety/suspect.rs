@@ -3,12 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mesh_engine::{Identity, prepare};
-use mesh_net::identity::{Authority, Validity};
-use mesh_net::node::{NODE_FILE, Node, NodeConfig};
-use mesh_ring::ids::{ClusterId, NodeId};
+use mesh_net::identity::Authority;
 
 use crate::cluster::{Cluster, assert_reads, publish};
+use crate::support::node_folder::{make_node, node_identity, start_node, write_node_file};
 use crate::support::within;
 
 /// The newest write-ahead log file.
@@ -120,20 +118,10 @@ async fn a_suspect_and_one_that_lacks_it_do_not_vote_away_what_was_acknowledged(
 async fn a_single_node_refuses_a_damaged_log_and_names_the_way_out() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::create(&dir.path().join("ca")).unwrap();
-    let folder = dir.path().join("n1");
-    authority
-        .issue_node(&folder.join("identity"), "n1", &[], Validity::days(1))
-        .unwrap();
-    let identity = Identity {
-        cluster: ClusterId([7; 16]),
-        node: NodeId([1; 16]),
-        name: "n1".into(),
-        partitions: 4,
-    };
+    let (folder, identity) = (dir.path().join("n1"), node_identity(1, 4));
+    make_node(&folder, &authority, &identity, None);
+    write_node_file(&folder, "127.0.0.1:0", "");
     let data = folder.join("data");
-    prepare(&data, &identity).unwrap();
-    let text = "listen = '127.0.0.1:0'\nreserve_bytes = 16777216\nwrite_buffer_bytes = 4194304\n";
-    fs::write(folder.join(NODE_FILE), text).unwrap();
     let solo = mesh_engine::Solo::open(&data, mesh_engine::Options::default()).unwrap();
     let whole = log_bytes(&data);
     for n in 0..20 {
@@ -148,7 +136,7 @@ async fn a_single_node_refuses_a_damaged_log_and_names_the_way_out() {
     fs::remove_dir_all(&data).unwrap();
     fs::rename(&crashed, &data).unwrap();
     damage(&data, whole + 40);
-    let refused = within(Node::start(NodeConfig::load(&folder).unwrap())).await;
+    let refused = within(start_node(&folder)).await;
     let cause = refused.unwrap_err().to_string();
     assert!(cause.contains("meshctl salvage --accept-loss"), "{cause}");
 }

@@ -60,6 +60,11 @@ pub enum ControlCommand {
         /// The replica that should lead next; the same one, if it only needs a new epoch.
         to: Option<NodeId>,
     },
+    /// Too few voters of the control plane had kept what they had acknowledged: the map may have lost what was decided last.
+    Salvaged {
+        /// The voter that leads on.
+        node: NodeId,
+    },
     /// Gossip says that the node is dead, or the node says that it stops.
     NodeDown {
         /// The node.

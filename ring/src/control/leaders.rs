@@ -7,6 +7,9 @@ use crate::ids::{Epoch, NodeId, PartitionId};
 use crate::map::{Activation, Assignment, ClusterMap, Target};
 use crate::placement;
 
+/// How far epochs and versions leap when the last of them may be forgotten: more than any disk can lose at its end.
+const LEAP: u64 = 1 << 20;
+
 /// How many partitions each node leads.
 pub(super) struct Load(BTreeMap<NodeId, usize>);
 
@@ -123,6 +126,24 @@ pub(super) fn restarted(map: &mut ClusterMap, node: NodeId) {
             lead_anew(&mut map.partitions[at], leader, &mut load);
         }
     }
+}
+
+/// Begins new epochs of all partitions, and a version of the map, that nobody who knows more than this map can ever have
+/// seen: an epoch with two leaders would be two journals that look the same.
+pub(super) fn salvaged(map: &mut ClusterMap, node: NodeId) -> Result<bool, ControlError> {
+    if map.node(node).is_none() {
+        return Err(ControlError::UnknownNode { node });
+    }
+    map.version += LEAP;
+    let mut load = Load::of(map);
+    for at in 0..map.partitions.len() {
+        let of = &map.partitions[at];
+        let leader = elect(map, &load, of, &of.replicas).unwrap_or(of.leader);
+        let assignment = &mut map.partitions[at];
+        assignment.epoch.0 += LEAP;
+        lead_anew(assignment, leader, &mut load);
+    }
+    Ok(true)
 }
 
 /// Gives at most so many partitions back to the first of their replicas, where that keeps up.

@@ -11,6 +11,7 @@
 //! | `Activated` | the epoch's replica set is the activated one | the epoch is not current, or the node does not lead |
 //! | `CaughtUp` | the learner counts as filled for this epoch | the epoch is not current, or it is no learner |
 //! | `Resign` | another live replica leads, or the same one if it names itself, in a new epoch | the epoch is not current, or no such replica is alive |
+//! | `Salvaged` | the version and the epochs of all partitions leap far beyond all that may have been given out and forgotten | the node is not listed |
 //! | `NodeDown` | the node is down | it never registered, or was removed |
 //! | `NodeUp` | a node that was down is up, or draining again if it was being drained | it never registered, or was removed |
 //! | `Drain` | what it holds moves away, then it is drained | it is the last node that stays |
@@ -122,6 +123,7 @@ fn change(map: &mut ClusterMap, command: &ControlCommand) -> Result<bool, Contro
             epoch,
             to,
         } => leaders::resign(map, *partition, *epoch, *to),
+        C::Salvaged { node } => leaders::salvaged(map, *node),
         C::NodeDown { node } => members::down(map, *node),
         C::NodeUp { node } => members::up(map, *node),
         C::Drain { node } => members::drain(map, *node),

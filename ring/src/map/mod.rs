@@ -203,6 +203,12 @@ impl ClusterMap {
         nodes.find(|member| member.name == name && member.state != NodeState::Removed)
     }
 
+    /// The ids of nodes that were removed, of which nothing is left, in ascending order.
+    #[must_use]
+    pub fn retired(&self) -> &[NodeId] {
+        &self.retired
+    }
+
     /// Whether the node was removed from the cluster: its id never comes back.
     #[must_use]
     pub fn is_removed(&self, id: NodeId) -> bool {

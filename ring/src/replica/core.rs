@@ -58,6 +58,37 @@ impl<P: Clone + Weigh> Core<P> {
         self.away.contains(&node)
     }
 
+    /// Whether the node's vote counts, by the last config.
+    pub(super) fn has_vote(&self, node: NodeId) -> bool {
+        let config = self.config.as_ref();
+        config.is_some_and(|config| config.voters().any(|voter| voter == node))
+    }
+
+    /// Whether this replica is the only one whose vote counts.
+    pub(super) fn votes_alone(&self) -> bool {
+        let config = self.config.as_ref();
+        config.is_some_and(|config| config.voters().all(|node| node == self.me))
+    }
+
+    /// Whether this replica's vote counts in `epoch`; `None` before the map has said so.
+    pub(super) fn votes_in(&self, epoch: Epoch) -> Option<bool> {
+        let of_epoch = self.config.as_ref()?.epoch == epoch;
+        of_epoch.then(|| self.has_vote(self.me))
+    }
+
+    /// Whether these entries, which follow one that both have or that lies before this journal, are not those that are
+    /// known here to be committed. To a replica that votes that never happens. A learner is not asked by everyone who takes
+    /// over, and all who vote may have lost what it knows.
+    pub(super) fn contradicts(&self, entries: &[Entry<P>]) -> bool {
+        let before = self.journal.before();
+        let known = entries
+            .iter()
+            .take_while(|entry| entry.index <= self.commit);
+        known
+            .filter(|entry| entry.index >= before.index)
+            .any(|entry| !self.journal.holds(entry.position()))
+    }
+
     pub(super) fn send(&self, to: NodeId, message: Message<P>, out: &mut Vec<Effect<P>>) {
         self.send_in(Lane::Live, to, message, out);
     }

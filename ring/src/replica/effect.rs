@@ -128,7 +128,9 @@ pub enum Effect<P> {
     Role(Role),
     /// Something for the cluster map. It is said again while it matters.
     Report(Report),
-    /// The node's journal ends before this leader's begins: it needs a transfer. After it, say [`Input::Connected`].
+    /// The node's journal ends before this leader's begins: it needs a transfer. After it, say [`Input::Connected`]. Said
+    /// of this replica itself: what it knows to be committed, all who vote have lost, and it needs a copy of their journal
+    /// in place of its own; said again while the leader sends what contradicts it.
     Behind {
         /// The node.
         node: NodeId,

@@ -71,6 +71,18 @@ impl Follower {
             core.reject(from, self.epoch, prev, out);
             return;
         }
+        if core.contradicts(&entries) {
+            match core.votes_in(self.epoch) {
+                // It was asked before that leader began: going on breaks an invariant, and `adopt` says so.
+                Some(true) => {}
+                Some(false) => {
+                    out.push(Effect::Behind { node: core.me });
+                    return;
+                }
+                // The map will tell.
+                None => return,
+            }
+        }
         let end = Index(prev.index.0 + entries.len() as u64);
         let news = !entries.is_empty();
         core.adopt(entries, Some(self.epoch), out);

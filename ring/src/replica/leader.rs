@@ -52,7 +52,7 @@ impl Leader {
             epoch: takeover.epoch,
             barrier,
             nodes: BTreeMap::new(),
-            inherited: takeover.committed(),
+            inherited: takeover.committed(core),
             trusted: takeover.answered_whole(core),
             activated: false,
             reported_ms: None,

@@ -3,6 +3,10 @@
 //! It collects promises from majorities, so that no earlier leader can commit any more, and with them how far everyone
 //! is. The journal whose last entry is the latest, by epoch and then by index, holds all that was ever committed: each entry is on a
 //! majority that has a member among those who answered, and every later leader had it too before it wrote anything.
+//!
+//! `doubt`: what is asked of learners where too many of those who vote are suspect.
+
+mod doubt;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +24,8 @@ pub(super) struct Takeover {
     pub(super) epoch: Epoch,
     pub(super) answers: BTreeMap<NodeId, Answer>,
     fetch: Option<Fetch>,
+    /// Since when learners are asked, too.
+    doubted_ms: Option<u64>,
     /// When something was last asked.
     asked_ms: u64,
     /// When it last came nearer to its end.
@@ -31,6 +37,8 @@ pub(super) struct Takeover {
 pub(super) struct Answer {
     pub(super) boot: u32,
     pub(super) suspect: bool,
+    /// The first entry that it keeps.
+    pub(super) first: Index,
     pub(super) last: Position,
     pub(super) commit: Index,
 }
@@ -60,6 +68,7 @@ impl Takeover {
             epoch,
             answers: BTreeMap::new(),
             fetch: None,
+            doubted_ms: None,
             asked_ms: now_ms,
             moved_ms: now_ms,
         };
@@ -69,7 +78,9 @@ impl Takeover {
 
     fn seal<P: Clone + Weigh>(&self, core: &Core<P>, out: &mut Vec<Effect<P>>) {
         let Some(config) = &core.config else { return };
-        for node in config.voters() {
+        let learners = config.learners.iter().copied();
+        let learners = learners.filter(|_| self.doubted_ms.is_some());
+        for node in config.voters().chain(learners) {
             if node != core.me && !self.answers.contains_key(&node) {
                 core.send(node, Message::Seal { epoch: self.epoch }, out);
             }
@@ -84,6 +95,7 @@ impl Takeover {
                 Answer {
                     boot: core.boot,
                     suspect: core.disk.suspect(),
+                    first: core.journal.before().index.next(),
                     last: core.journal.last(),
                     commit: core.commit,
                 },
@@ -113,10 +125,15 @@ impl Takeover {
         if let Some(fetch) = &self.fetch {
             return core.journal.last() == fetch.target;
         }
-        if !self.has_promises(core) {
+        if !self.has_promises(core) || !self.has_heard_learners(core, now_ms, out) {
             return false;
         }
-        let Some(target) = self.answers.values().map(|answer| answer.last).max() else {
+        // A learner whose journal is being replaced has no vote that would have to be heeded, and nothing to give.
+        let heeded = |(node, answer): &(&NodeId, &Answer)| {
+            answer.first <= answer.last.index || core.has_vote(**node)
+        };
+        let heeded = self.answers.iter().filter(heeded);
+        let Some(target) = heeded.map(|(_, answer)| answer.last).max() else {
             return false;
         };
         if core.journal.last() >= target {
@@ -128,25 +145,37 @@ impl Takeover {
 
     /// Majorities of all sets have promised, without those whose disks may have forgotten; or a set has answered whole.
     fn has_promises<P: Clone + Weigh>(&self, core: &Core<P>) -> bool {
+        self.answers.contains_key(&core.me)
+            && self.every_set(core, |set| {
+                self.is_vouched_for(core, set) || self.is_complete(set)
+            })
+    }
+
+    fn every_set<P: Clone + Weigh>(
+        &self,
+        core: &Core<P>,
+        is_so: impl Fn(&[NodeId]) -> bool,
+    ) -> bool {
         let Some(config) = &core.config else {
             return false;
         };
-        self.answers.contains_key(&core.me)
-            && (core.faults.has(Fault::NoSeal)
-                || Sets::to_seal(config, &core.faults).iter().all(|set| {
-                    let counts = |node| {
-                        let answer: Option<&Answer> = self.answers.get(&node);
-                        answer.is_some_and(|answer| {
-                            !answer.suspect || core.faults.has(Fault::SuspectsCount)
-                        })
-                    };
-                    is_majority(set, counts) || self.is_complete(set)
-                }))
+        core.faults.has(Fault::NoSeal) || Sets::to_seal(config, &core.faults).iter().all(is_so)
     }
 
-    /// The highest commit index that anyone spoke of.
-    pub(super) fn committed(&self) -> Index {
-        let commits = self.answers.values().map(|answer| answer.commit);
+    /// Whether a majority of the set has answered that is not suspect.
+    fn is_vouched_for<P>(&self, core: &Core<P>, set: &[NodeId]) -> bool {
+        is_majority(set, |node| {
+            let answer = self.answers.get(&node);
+            answer.is_some_and(|answer| !answer.suspect || core.faults.has(Fault::SuspectsCount))
+        })
+    }
+
+    /// The highest commit index that anyone spoke of whose journal is in this one: a voter, or the source.
+    pub(super) fn committed<P: Clone + Weigh>(&self, core: &Core<P>) -> Index {
+        let source = self.fetch.as_ref().map(|fetch| fetch.from);
+        let counts = |node| source == Some(node) || core.has_vote(node);
+        let commits = self.answers.iter().filter(|(node, _)| counts(**node));
+        let commits = commits.map(|(_, answer)| answer.commit);
         commits.max().unwrap_or_default()
     }
 
@@ -303,6 +332,9 @@ impl Takeover {
         now_ms: u64,
         out: &mut Vec<Effect<P>>,
     ) {
+        if now_ms.saturating_sub(self.moved_ms) >= core.limits.resign_after_ms {
+            self.give_up_learner(core, now_ms);
+        }
         let forgotten = self.fetch.as_ref().filter(|fetch| fetch.forgotten);
         if now_ms.saturating_sub(self.moved_ms) >= core.limits.resign_after_ms {
             self.moved_ms = now_ms;

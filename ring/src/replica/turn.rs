@@ -70,9 +70,11 @@ impl<P: Clone + Weigh> Replica<P> {
     fn resign(&mut self, now_ms: u64, out: &mut Vec<Effect<P>>) {
         if let Some(epoch) = self.must_resign() {
             self.resigned_ms = now_ms;
+            // A suspect leaves it to the others, where there are any: they may know more.
+            let can_lead = !self.core.disk.suspect() || self.core.votes_alone();
             out.push(Effect::Report(Report::Resign {
                 epoch,
-                to: Some(self.core.me).filter(|_| !self.core.disk.suspect()),
+                to: Some(self.core.me).filter(|_| can_lead),
                 why: ResignCause::Restarted,
             }));
         }
@@ -143,6 +145,7 @@ impl<P: Clone + Weigh> Replica<P> {
                 Message::Sealed {
                     boot,
                     suspect,
+                    first,
                     last,
                     commit,
                     ..
@@ -152,6 +155,7 @@ impl<P: Clone + Weigh> Replica<P> {
                 Answer {
                     boot,
                     suspect,
+                    first,
                     last,
                     commit,
                 },
@@ -347,7 +351,10 @@ impl<P: Clone + Weigh> Replica<P> {
                     self.resign(now_ms, out);
                 }
             }
-            Duty::TakingOver(takeover) => takeover.on_tick(&self.core, now_ms, out),
+            Duty::TakingOver(takeover) => {
+                takeover.on_tick(&self.core, now_ms, out);
+                self.advance(now_ms, out);
+            }
             Duty::Leading(leader) => leader.on_tick(&self.core, now_ms, out),
         }
     }

@@ -81,3 +81,32 @@ fn of_a_node_that_is_none_is_refused() {
         ControlError::OldCopy { .. }
     ));
 }
+
+#[test]
+fn after_a_salvage_leaps_beyond_all_that_may_have_been_given_out() {
+    let mut before = cluster(&[0; 3], 9, 3);
+    done(&mut before, down(3));
+    activate_all(&mut before);
+    let mut map = before.clone();
+    let salvaged = |node| ControlCommand::Salvaged { node };
+    done(&mut map, salvaged(id(1)));
+
+    // What was decided since and is forgotten.
+    let mut forgotten = before.clone();
+    for count in 2..200 {
+        register(&mut forgotten, 1, count).unwrap();
+        register(&mut forgotten, 2, count).unwrap();
+        activate_all(&mut forgotten);
+    }
+    assert!(map.version() > forgotten.version());
+    for (at, of) in map.partitions().iter().enumerate() {
+        assert!(of.epoch > forgotten.partitions()[at].epoch);
+        let old = &before.partitions()[at];
+        assert_eq!((of.leader, &of.replicas), (old.leader, &old.replicas));
+        assert_eq!(of.activated, old.activated, "majorities are as they were");
+    }
+    assert!(activate_all(&mut map));
+    assert!(map.partitions().iter().all(Assignment::is_activated));
+    let unknown = refused(&map, salvaged(id(9)));
+    assert_eq!(unknown, ControlError::UnknownNode { node: id(9) });
+}

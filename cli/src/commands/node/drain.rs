@@ -49,12 +49,12 @@ pub(super) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
     })
 }
 
-/// Partitions that the node still holds.
+/// Partitions that the node still holds, or has still to hand over to those who hold them now.
 pub(super) fn left(survey: &Survey, node: NodeId) -> usize {
     let partitions = survey.cluster.partitions.iter();
-    partitions
-        .filter(|partition| involves(partition, node))
-        .count()
+    let held = partitions.filter(|partition| involves(partition, node));
+    let leaving = survey.status(node).map_or(0, |status| status.leaving);
+    held.count() + leaving as usize
 }
 
 fn involves(partition: &PartitionView, node: NodeId) -> bool {

@@ -5,22 +5,11 @@
 use std::thread;
 use std::time::Duration;
 
-use super::scene::{Scene, go_on, pause};
+use super::scene::Scene;
+use crate::dice::Dice;
 
 /// Every so many rounds everything is read again; the tails read all of it anyway.
 const CHECK_EVERY: u32 = 10;
-
-/// xorshift64.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-}
 
 #[derive(Clone, Copy, Debug)]
 enum Blow {
@@ -59,7 +48,7 @@ fn crash_after_crash_under_load_loses_changes_and_repeats_nothing() {
     let rounds = number("MESHLOG_CRASH_ROUNDS").unwrap_or(6) as u32;
     let seed = number("MESHLOG_SEED").unwrap_or(0x6d65_7368);
     println!("MESHLOG_SEED={seed}");
-    let mut dice = Dice(seed | 1);
+    let mut dice = Dice::new(seed | 1);
     let mut scene = Scene::three_nodes();
     for round in 0..rounds {
         // In the middle of anything.
@@ -86,9 +75,9 @@ fn crash_after_crash_under_load_loses_changes_and_repeats_nothing() {
             }
             Blow::Freeze(count, time) => {
                 let frozen = &names[..count];
-                frozen.iter().for_each(|name| pause(&scene.cluster, name));
+                frozen.iter().for_each(|name| scene.cluster.pause(name));
                 thread::sleep(time);
-                frozen.iter().for_each(|name| go_on(&scene.cluster, name));
+                frozen.iter().for_each(|name| scene.cluster.go_on(name));
             }
             Blow::Stop => {
                 let status = scene.cluster.stop(&names[0]);

@@ -11,4 +11,5 @@ mod no_majority;
 mod no_room;
 mod pauses;
 mod remade;
-mod scene;
+mod salvaged;
+pub(crate) mod scene;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::scene::{Scene, configure, count};
+use super::scene::Scene;
 use crate::cluster::Cluster;
 use crate::mesh::until;
 
@@ -17,12 +17,7 @@ const BULK: [&str; 4] = ["bulk/a", "bulk/b", "bulk/c", "bulk/d"];
 fn slow(nodes: usize) -> Scene {
     let mut cluster = Cluster::stopped(nodes, &[]);
     for number in 1..=nodes {
-        configure(
-            &cluster,
-            &format!("n{number}"),
-            "transfer_bytes_per_second",
-            SLOW,
-        );
+        cluster.configure(&format!("n{number}"), "transfer_bytes_per_second", SLOW);
     }
     cluster.serve_all(nodes);
     cluster.is_whole();
@@ -55,7 +50,9 @@ fn under_way(cluster: &Cluster) -> (String, String) {
 fn dies_and_returns(scene: &mut Scene, name: &str) {
     scene.cluster.kill(name);
     scene.gets_on();
-    configure(&scene.cluster, name, "transfer_bytes_per_second", FAST);
+    scene
+        .cluster
+        .configure(name, "transfer_bytes_per_second", FAST);
     scene.cluster.serve(name);
     scene.gets_on();
 }
@@ -81,7 +78,7 @@ fn a_join_outlives_the_death_of_either_side() {
     scene
         .cluster
         .ok(&["node", "join", "mesh/n4", "--wait", "--timeout", "60s"]);
-    assert_eq!(count(&scene.cluster, "n4", "partitions"), 6);
+    assert_eq!(scene.cluster.count("n4", "partitions"), 6);
     ends_well(scene);
 }
 
@@ -100,7 +97,7 @@ fn a_drain_outlives_the_death_of_either_side() {
     scene
         .cluster
         .ok(&["node", "drain", "n1", "--timeout", "60s"]);
-    assert_eq!(count(&scene.cluster, "n1", "partitions"), 0);
+    assert_eq!(scene.cluster.count("n1", "partitions"), 0);
     assert!(scene.cluster.stop("n1").success());
     scene.cluster.ok(&["node", "remove", "n1"]);
     ends_well(scene);

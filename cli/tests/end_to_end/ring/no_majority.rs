@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
-use super::scene::{go_on, others, pause};
+use super::scene::others;
 use crate::cluster::Cluster;
 use crate::mesh::{PATIENCE, meshctl, until};
 
@@ -85,7 +85,7 @@ fn one_of_three_tells_the_same_while_the_others_only_sleep() {
     cluster.ok(&["publish", "t", "a"]);
     let survivor = cluster.leader("t");
     let asleep = others(&cluster, &[&survivor]);
-    asleep.iter().for_each(|name| pause(&cluster, name));
+    asleep.iter().for_each(|name| cluster.pause(name));
     // Until their silence counts, a write waits for them, and nobody can tell what became of it.
     let told = until(|| {
         let ran = cluster.run(&["publish", "t", "lost?", "--timeout", "2s"]);
@@ -93,7 +93,7 @@ fn one_of_three_tells_the_same_while_the_others_only_sleep() {
         ran.stderr.contains(SENTENCE)
     });
     assert!(told, "nobody says what is wrong");
-    asleep.iter().for_each(|name| go_on(&cluster, name));
+    asleep.iter().for_each(|name| cluster.go_on(name));
     cluster.publish_soon("t", "b");
     cluster.is_whole();
     cluster.is_identical("t", 3);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::scene::{Scene, configure, count, others};
+use super::scene::{Scene, others};
 use crate::load::topic;
 use crate::mesh::until;
 
@@ -14,7 +14,7 @@ fn a_leader_at_its_reserve_resigns_and_goes_on_as_a_follower() {
     let mut scene = Scene::three_nodes();
     let full = scene.cluster.leader(&topic(0));
     assert!(scene.cluster.stop(&full).success());
-    configure(&scene.cluster, &full, "reserve_bytes", 1 << 60);
+    scene.cluster.configure(&full, "reserve_bytes", 1 << 60);
     scene.cluster.serve(&full);
     scene.cluster.is_whole();
     let began = Instant::now();
@@ -22,7 +22,7 @@ fn a_leader_at_its_reserve_resigns_and_goes_on_as_a_follower() {
         scene.gets_on();
     }
     assert!(
-        until(|| count(&scene.cluster, &full, "leads") == 0),
+        until(|| scene.cluster.count(&full, "leads") == 0),
         "{}",
         scene.told()
     );
@@ -35,7 +35,7 @@ fn a_leader_at_its_reserve_resigns_and_goes_on_as_a_follower() {
     scene.gets_on();
 
     assert!(scene.cluster.stop(&full).success());
-    configure(&scene.cluster, &full, "reserve_bytes", 64 << 20);
+    scene.cluster.configure(&full, "reserve_bytes", 64 << 20);
     scene.cluster.serve(&full);
     scene.ends_well(3);
 }

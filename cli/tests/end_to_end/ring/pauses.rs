@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use super::scene::{Scene, go_on, others, pause};
+use super::scene::{Scene, others};
 use crate::load::topic;
 use crate::mesh::{meshctl, until, wait};
 
@@ -19,7 +19,7 @@ fn what_a_frozen_leader_is_asked_is_done_by_its_successor() {
     let before = cluster.json(&["topic", "describe", &stage]);
     let frozen = before["leader"].as_str().unwrap().to_owned();
     cluster.ok(&["publish", "asked", "before"]);
-    pause(cluster, &frozen);
+    cluster.pause(&frozen);
     let mut asked = meshctl(&cluster.path(""));
     asked.args(["publish", "asked", "of the frozen one", "--timeout", "30s"]);
     asked.args(["--node", cluster.address(&frozen)]);
@@ -40,7 +40,7 @@ fn what_a_frozen_leader_is_asked_is_done_by_its_successor() {
     assert!(now["epoch"].as_u64() > before["epoch"].as_u64(), "{now}");
     assert_eq!(cluster.states()[&frozen], "down");
 
-    go_on(cluster, &frozen);
+    cluster.go_on(&frozen);
     let status = wait(&mut asked).expect("what was asked of it is answered");
     assert!(status.success(), "{status}");
     assert_eq!(
@@ -65,11 +65,11 @@ fn what_a_frozen_leader_is_asked_is_done_by_its_successor() {
 fn a_cluster_that_freezes_whole_goes_on_where_it_was() {
     let scene = Scene::three_nodes();
     let names = scene.cluster.names();
-    names.iter().for_each(|name| pause(&scene.cluster, name));
+    names.iter().for_each(|name| scene.cluster.pause(name));
     thread::sleep(Duration::from_secs(2));
     // One after the other, so that each in turn finds the rest silent.
     for name in &names {
-        go_on(&scene.cluster, name);
+        scene.cluster.go_on(name);
         thread::sleep(Duration::from_millis(300));
     }
     scene.gets_on();

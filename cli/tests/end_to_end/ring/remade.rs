@@ -5,7 +5,7 @@ use mesh_net::client::{
 };
 use tokio::runtime::Runtime;
 
-use super::scene::{go_on, others, pause};
+use super::scene::others;
 use crate::cluster::Cluster;
 use crate::mesh::{PATIENCE, meshctl, until, wait};
 
@@ -121,7 +121,7 @@ fn append_and_die(cluster: &mut Cluster, runtime: &Runtime, value: &str, heard: 
     let partition = cluster.json(&["topic", "describe", "t"])["partition"].as_u64();
     let watching = connect(runtime, cluster, Some(&leader));
     let deaf = others(cluster, &[&leader]);
-    deaf.iter().for_each(|name| pause(cluster, name));
+    deaf.iter().for_each(|name| cluster.pause(name));
     let mut publish = meshctl(&cluster.path(""));
     publish.args(["publish", "t", value, "--timeout", "50s"]);
     // It must reach the leader before that has noticed that it is alone; the others it learns from the leader.
@@ -130,11 +130,11 @@ fn append_and_die(cluster: &mut Cluster, runtime: &Runtime, value: &str, heard: 
     let taken = until(|| uncommitted(runtime, &watching, partition.unwrap()) > 0);
     assert!(taken, "{leader} takes nothing");
     if heard {
-        deaf.iter().for_each(|name| go_on(cluster, name));
+        deaf.iter().for_each(|name| cluster.go_on(name));
         cluster.kill(&leader);
     } else {
         cluster.kill(&leader);
-        deaf.iter().for_each(|name| go_on(cluster, name));
+        deaf.iter().for_each(|name| cluster.go_on(name));
     }
     let status = wait(&mut publish).expect("the append is answered");
     assert!(status.success(), "{status}");

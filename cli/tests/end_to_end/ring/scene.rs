@@ -1,18 +1,15 @@
 //! A cluster under load, and what every test asks of it in the end.
 
-use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
 use crate::cluster::Cluster;
 use crate::load::{Load, TOPICS, topic};
-use crate::mesh::{signal, until};
+use crate::mesh::until;
 
 /// Acknowledgements after which a load counts as under way again.
-const ACKS: usize = 100;
+const ACKS: usize = 150;
 
 pub(crate) struct Scene {
     pub(crate) cluster: Cluster,
@@ -89,34 +86,9 @@ pub(crate) fn longest_gap<T>(load: &Load, what: impl FnOnce() -> T) -> (Duration
     })
 }
 
-pub(crate) fn pause(cluster: &Cluster, name: &str) {
-    signal(cluster.process(name), Signal::STOP);
-}
-
-pub(crate) fn go_on(cluster: &Cluster, name: &str) {
-    signal(cluster.process(name), Signal::CONT);
-}
-
-/// Sets a value in a node's `node.toml`, for its next start.
-pub(crate) fn configure(cluster: &Cluster, name: &str, key: &str, value: u64) {
-    let file = cluster.path(&format!("mesh/{name}/node.toml"));
-    let before = fs::read_to_string(&file).unwrap();
-    let mut lines: Vec<&str> = before.lines().collect();
-    lines.retain(|line| !line.starts_with(key));
-    fs::write(&file, format!("{}\n{key} = {value}\n", lines.join("\n"))).unwrap();
-}
-
 /// All nodes but these.
 pub(crate) fn others(cluster: &Cluster, but: &[&str]) -> Vec<String> {
     let mut names = cluster.names();
     names.retain(|name| !but.contains(&name.as_str()));
     names
-}
-
-/// What `status` says of this node under this name.
-pub(crate) fn count(cluster: &Cluster, name: &str, what: &str) -> u64 {
-    let status = cluster.json(&["status"]);
-    let nodes = status["nodes"].as_array().unwrap();
-    let node = nodes.iter().find(|node| node["name"] == name);
-    node.map_or(0, |node| node[what].as_u64().unwrap())
 }

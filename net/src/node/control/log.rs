@@ -6,15 +6,19 @@ use std::io;
 use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mesh_engine::{Engine, RowChange, Stopped};
+use mesh_engine::{Engine, ReadRows, RowChange, Stopped};
+use mesh_ring::control::ControlCommand;
 use openraft::storage::{LogFlushed, RaftLogStorage};
-use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
+use openraft::{AnyError, EntryPayload, LogState, OptionalSend, RaftLogReader, StorageIOError};
 
-use super::raft::{Entry, Group, LogId, StorageError, Vote};
+use super::raft::{Change, Entry, Group, LogId, StorageError, Vote};
 use super::rows::{self, RowError};
 
 /// Bytes of entries in one message, unless a single entry is larger.
 pub(super) const APPEND_BYTES_MAX: usize = 512 << 10;
+
+/// How far terms leap where votes and entries may be forgotten: further than any disk can lose at its end.
+pub(super) const TERMS_LEAP: u64 = 1 << 20;
 
 /// The log. Clones are the same log.
 #[derive(Clone)]
@@ -44,14 +48,43 @@ impl Log {
         self.kept().last()
     }
 
+    /// The highest term that this node has voted in, or has an entry of.
+    pub(super) fn term(&self) -> u64 {
+        let kept = self.kept();
+        let voted = kept.vote.map_or(0, |vote| vote.leader_id().term);
+        let written = kept.last().map_or(0, |last| last.leader_id.term);
+        voted.max(written)
+    }
+
+    /// Whether the voters had to go on without being sure of what they knew, up to a leader of `term`, and no entry says
+    /// so yet: terms leap then.
+    pub(super) fn lacks_salvage(&self, term: u64) -> bool {
+        let kept = self.kept();
+        let mut before = kept.purged.map_or(0, |purged| purged.leader_id.term);
+        let mut lacks = false;
+        for (entry, _) in kept.entries.values() {
+            let of = entry.log_id.leader_id.term;
+            lacks = (lacks || of >= before + TERMS_LEAP) && !is_salvage(entry);
+            before = of;
+        }
+        lacks || term >= before + TERMS_LEAP
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+fn is_salvage(entry: &Entry) -> bool {
+    let EntryPayload::Normal(Change::Command(command)) = &entry.payload else {
+        return false;
+    };
+    matches!(command, ControlCommand::Salvaged { .. })
+}
+
 /// The entries that are known to be committed, in order, as far as they are kept.
-pub(super) fn read_committed(engine: &Engine) -> Result<Vec<Entry>, RowError> {
-    let kept = Kept::read(engine)?;
+pub(super) fn read_committed(rows: &impl ReadRows) -> Result<Vec<Entry>, RowError> {
+    let kept = Kept::read(rows)?;
     let committed = kept.committed.map_or(0, |id| id.index + 1);
     let entries = kept.entries.into_values().map(|(entry, _)| entry);
     Ok(entries
@@ -60,17 +93,17 @@ pub(super) fn read_committed(engine: &Engine) -> Result<Vec<Entry>, RowError> {
 }
 
 impl Kept {
-    fn read(engine: &Engine) -> Result<Kept, RowError> {
-        let purged: Option<LogId> = rows::read(engine, rows::PURGED)?;
+    fn read(from: &impl ReadRows) -> Result<Kept, RowError> {
+        let purged: Option<LogId> = rows::read(from, rows::PURGED)?;
         let mut kept = Kept {
-            vote: rows::read(engine, rows::VOTE)?,
+            vote: rows::read(from, rows::VOTE)?,
             // Written as an option.
-            committed: rows::read::<Option<LogId>>(engine, rows::COMMITTED)?.flatten(),
+            committed: rows::read::<Option<LogId>>(from, rows::COMMITTED)?.flatten(),
             purged,
             entries: BTreeMap::new(),
         };
         let expected = purged.map_or(0, |id| id.index + 1)..;
-        for (expected, (entry, bytes)) in expected.zip(rows::read_entries::<Entry>(engine)?) {
+        for (expected, (entry, bytes)) in expected.zip(rows::read_entries::<Entry>(from)?) {
             let index = entry.log_id.index;
             if index != expected {
                 return Err(RowError::Damaged {
@@ -228,4 +261,61 @@ impl RaftLogStorage<Group> for Log {
 
 fn write_failed(error: impl std::error::Error + 'static) -> StorageError {
     StorageIOError::write_logs(AnyError::new(&error)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_ring::ids::NodeId;
+    use openraft::CommittedLeaderId;
+
+    use super::super::raft::RaftId;
+    use super::super::suite;
+    use super::*;
+
+    const NODE: NodeId = NodeId([2; 16]);
+
+    fn entry(term: u64, index: u64, payload: EntryPayload<Group>) -> Entry {
+        let leader = CommittedLeaderId::new(term, RaftId(NODE));
+        Entry {
+            log_id: LogId::new(leader, index),
+            payload,
+        }
+    }
+
+    #[test]
+    fn a_leap_of_terms_is_answered_by_one_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = suite::load(&suite::engine(&dir));
+        let add = |term, index, payload| {
+            let entry = entry(term, index, payload);
+            log.kept().entries.insert(index, (entry, 1));
+        };
+        let salvaged = || {
+            let command = ControlCommand::Salvaged { node: NODE };
+            EntryPayload::Normal(Change::Command(command))
+        };
+        add(1, 0, EntryPayload::Blank);
+        add(3, 1, EntryPayload::Blank);
+        assert!(!log.lacks_salvage(4));
+        assert!(
+            !log.lacks_salvage(3 + TERMS_LEAP - 1),
+            "elections one by one"
+        );
+        assert!(log.lacks_salvage(3 + TERMS_LEAP));
+
+        // The leader that leapt died before it could say so: the next one has to.
+        let leapt = 4 + TERMS_LEAP;
+        add(leapt, 2, EntryPayload::Blank);
+        assert!(log.lacks_salvage(leapt) && log.lacks_salvage(leapt + 1));
+        add(leapt + 1, 3, salvaged());
+        assert!(!log.lacks_salvage(leapt + 1));
+        assert!(!log.lacks_salvage(leapt + 2));
+        assert!(log.lacks_salvage(leapt + 2 + TERMS_LEAP), "once more");
+
+        // What is purged is known by its last entry.
+        log.kept().entries.clear();
+        log.kept().purged = Some(entry(leapt + 1, 3, EntryPayload::Blank).log_id);
+        assert!(!log.lacks_salvage(leapt + 2));
+        assert!(log.lacks_salvage(leapt + 2 + TERMS_LEAP));
+    }
 }

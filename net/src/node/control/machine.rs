@@ -6,7 +6,7 @@
 use std::io::Cursor;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mesh_engine::{Engine, RowChange};
+use mesh_engine::{Engine, ReadRows, RowChange};
 use mesh_ring::control;
 use mesh_ring::map::ClusterMap;
 use openraft::storage::{RaftStateMachine, Snapshot};
@@ -64,6 +64,24 @@ impl Machine {
         self.state().map.clone()
     }
 
+    /// The last entry that is applied.
+    pub(super) fn applied(&self) -> Option<LogId> {
+        self.state().applied
+    }
+
+    /// All that is applied, as a snapshot.
+    pub(super) fn current(&self) -> SnapshotRow {
+        let state = self.state();
+        SnapshotRow {
+            meta: SnapshotMeta {
+                last_log_id: state.applied,
+                last_membership: state.membership.clone(),
+                snapshot_id: state.applied.map_or("empty".into(), |id| id.to_string()),
+            },
+            map: state.map.as_deref().cloned(),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,9 +99,9 @@ impl Machine {
 }
 
 /// The map as far as this node knows it to be committed; waits for the disk.
-pub(super) fn read_map(engine: &Engine) -> Result<Option<ClusterMap>, RowError> {
-    let mut state = State::read(engine)?;
-    for entry in log::read_committed(engine)? {
+pub(super) fn read_map(rows: &impl ReadRows) -> Result<Option<ClusterMap>, RowError> {
+    let mut state = State::read(rows)?;
+    for entry in log::read_committed(rows)? {
         if Some(entry.log_id) > state.applied {
             state.apply(entry);
         }
@@ -92,9 +110,9 @@ pub(super) fn read_map(engine: &Engine) -> Result<Option<ClusterMap>, RowError> 
 }
 
 impl State {
-    fn read(engine: &Engine) -> Result<State, RowError> {
+    fn read(rows: &impl ReadRows) -> Result<State, RowError> {
         let mut state = State::default();
-        if let Some(bytes) = engine.row(rows::SNAPSHOT)? {
+        if let Some(bytes) = rows.row(rows::SNAPSHOT)? {
             let row: SnapshotRow = rows::decode(rows::SNAPSHOT, &bytes)?;
             state.take(row, bytes.to_vec());
         }
@@ -211,17 +229,7 @@ impl RaftStateMachine<Group> for Machine {
 impl RaftSnapshotBuilder<Group> for Machine {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Group>, StorageError> {
         let failed = |error: AnyError| StorageIOError::write_snapshot(None, error);
-        let row = {
-            let state = self.state();
-            SnapshotRow {
-                meta: SnapshotMeta {
-                    last_log_id: state.applied,
-                    last_membership: state.membership.clone(),
-                    snapshot_id: state.applied.map_or("empty".into(), |id| id.to_string()),
-                },
-                map: state.map.as_deref().cloned(),
-            }
-        };
+        let row = self.current();
         let bytes = rows::encode(&row).map_err(|error| failed(AnyError::new(&error)))?;
         let stored = Stored {
             meta: row.meta,

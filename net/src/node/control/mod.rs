@@ -3,11 +3,13 @@
 //!
 //! - `raft`: what is replicated, and the clock; `log`, `machine`, `rows`: its storage; `rpc`, `network`: its messages;
 //! - `propose`: commands, from any node; `members`: who votes and who only follows; `duties`: what the leader decides by
-//!   gossip and by the clock.
+//!   gossip and by the clock;
+//! - `assembly`: how voters go on whose disks did not come back whole; `standby`: members that know more than they.
 //!
 //! Every node has the map, because every node is a member: one, three or five vote, the others follow. Without a majority
 //! of the voters the map stays as it is, and so does everything that needs no change of it.
 
+mod assembly;
 mod duties;
 mod log;
 mod machine;
@@ -17,6 +19,7 @@ mod propose;
 mod raft;
 mod rows;
 mod rpc;
+mod standby;
 #[cfg(test)]
 mod suite;
 
@@ -27,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mesh_engine::{Engine, ROW_BYTES_MAX, RowChange};
+use mesh_engine::{Engine, ROW_BYTES_MAX, ReadRows, RowChange};
 use mesh_ring::ids::NodeId;
 use mesh_ring::map::ClusterMap;
 use openraft::raft::AppendEntriesResponse;
@@ -41,6 +44,7 @@ pub use self::raft::ControlClock;
 pub use self::rows::RowError;
 pub use self::rpc::RPC_BYTES_MAX;
 
+use self::assembly::Assembly;
 use self::log::Log;
 use self::machine::Machine;
 use self::network::Links;
@@ -144,6 +148,10 @@ struct Shared {
     /// When a leader was last heard of.
     heard: Mutex<Option<Instant>>,
     suspect: AtomicBool,
+    assembly: Mutex<Assembly>,
+    started: Instant,
+    /// Why this node must not go on.
+    refuted: watch::Sender<Option<String>>,
     clock: ControlClock,
 }
 
@@ -181,6 +189,9 @@ impl Control {
             map,
             heard: Mutex::new(None),
             suspect: AtomicBool::new(suspect),
+            assembly: Mutex::default(),
+            started: Instant::now(),
+            refuted: watch::Sender::default(),
             clock: config.clock,
         });
         shared.found().await?;
@@ -188,6 +199,7 @@ impl Control {
         tasks.spawn("control-members", members::keep(Arc::clone(&shared)));
         let duties = duties::keep(Arc::clone(&shared), config.gossip, config.dead_after);
         tasks.spawn("control-duties", duties);
+        tasks.spawn("control-assembly", assembly::keep(Arc::clone(&shared)));
         Ok(Control { shared, tasks })
     }
 
@@ -196,8 +208,19 @@ impl Control {
     ///
     /// # Errors
     /// What is stored cannot be used.
-    pub fn stored_map(engine: &Engine) -> Result<Option<ClusterMap>, RowError> {
-        machine::read_map(engine)
+    pub fn stored_map(rows: &impl ReadRows) -> Result<Option<ClusterMap>, RowError> {
+        machine::read_map(rows)
+    }
+
+    /// Resolves, with the reason, when this node must not go on: those who vote have lost what it knows. Its next start
+    /// may.
+    pub async fn refuted(&self) -> String {
+        let mut refuted = self.shared.refuted.subscribe();
+        let cause = refuted.wait_for(Option::is_some).await;
+        // The sender is as old as this control plane.
+        cause
+            .map(|cause| cause.clone().unwrap_or_default())
+            .unwrap_or_default()
     }
 
     /// The cluster map. Its version never goes back.
@@ -308,28 +331,34 @@ impl Shared {
 
     async fn answer(&self, request: Request) -> Bytes {
         let kind = request.kind();
-        if let Some(candidate) = request.candidate() {
-            if self.map.borrow().is_removed(candidate) {
-                return rpc::failure("the candidate was removed from the cluster");
-            }
-            if self.is_suspect() {
-                return rpc::failure(
-                    "this node's log may have lost its end: it gives no votes yet",
-                );
-            }
+        if let Some(candidate) = request.candidate()
+            && self.map.borrow().is_removed(candidate)
+        {
+            return rpc::failure("the candidate was removed from the cluster");
         }
         match request {
+            Request::Vote(vote) if !self.may_vote(&vote) => {
+                rpc::failure("this node's log may have lost its end: it gives no votes yet")
+            }
+            Request::Append(append) if self.is_contradicted(&append) => {
+                self.end_refuted().await;
+                rpc::failure("this node knows otherwise what was committed, and ends")
+            }
             Request::Append(append) => {
-                let commit = append.leader_commit;
+                let (term, commit) = (append.vote.leader_id().term, append.leader_commit);
                 let answer = self.raft.append_entries(append).await;
                 if let Ok(AppendEntriesResponse::Success) = answer {
                     *self.heard() = Some(Instant::now());
-                    if self.is_suspect() && self.log.last() >= commit {
+                    // With an entry of its own, all that was committed before it is.
+                    let knows = commit.is_some_and(|commit| commit.leader_id.term == term);
+                    if self.is_suspect() && knows && self.log.last() >= commit {
                         self.trust_again().await;
                     }
                 }
                 rpc::answer(kind, &answer)
             }
+            Request::Standing => rpc::answer(kind, &self.standing()),
+            Request::State => rpc::answer(kind, &self.machine.current()),
             Request::Vote(vote) => rpc::answer(kind, &self.raft.vote(vote).await),
             Request::Snapshot(piece)
                 if piece.offset.saturating_add(piece.data.len() as u64) > SNAPSHOT_BYTES_MAX =>
@@ -341,13 +370,15 @@ impl Shared {
         }
     }
 
-    /// A leader knows of nothing on this node that this node does not have: its log is whole again.
+    /// A leader knows of nothing on this node that this node does not have, or nobody who votes knows more: its log is
+    /// whole again.
     async fn trust_again(&self) {
         let gone = RowChange::Delete {
             key: rows::SUSPECT.to_vec(),
         };
         if rows::write(&self.engine, vec![gone]).await.is_ok() {
             self.suspect.store(false, Ordering::Release);
+            self.forget_assembly();
             self.raft.runtime_config().elect(true);
             tracing::info!("the control plane's log is whole again: this node may vote");
         }

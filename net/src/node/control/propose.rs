@@ -100,7 +100,11 @@ impl Shared {
 
     /// Has the group decide a command, if this node leads it.
     pub(super) async fn propose_here(&self, command: ControlCommand) -> Proposed {
-        match self.found_map().await {
+        let ready = match self.found_map().await {
+            Proposed::Answered(_) => self.salvage().await,
+            other => other,
+        };
+        match ready {
             Proposed::Answered(_) => self.write(Change::Command(command)).await,
             other => other,
         }
@@ -116,7 +120,7 @@ impl Shared {
         }
     }
 
-    async fn write(&self, change: Change) -> Proposed {
+    pub(super) async fn write(&self, change: Change) -> Proposed {
         // What cannot be sent to the others must not get into the log.
         if serde_json::to_vec(&change).is_ok_and(|json| json.len() > ENTRY_BYTES_MAX) {
             return Proposed::Answered(Answer::Refused(ControlError::Batch));
@@ -146,7 +150,7 @@ impl Shared {
             .unwrap_or(self.me)
     }
 
-    fn name(&self, node: NodeId) -> String {
+    pub(super) fn name(&self, node: NodeId) -> String {
         let map = self.map.borrow();
         map.node(node)
             .map_or_else(|| node.to_string(), |member| member.name.clone())

@@ -12,7 +12,7 @@
 //! A value is a version byte and JSON.
 
 use bytes::Bytes;
-use mesh_engine::{Engine, ReadError, RowChange, Stopped};
+use mesh_engine::{Engine, ReadError, ReadRows, RowChange, Stopped};
 use mesh_ring::map::ClusterMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -108,23 +108,20 @@ pub(super) fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T,
 }
 
 pub(super) fn read<T: DeserializeOwned>(
-    engine: &Engine,
+    rows: &impl ReadRows,
     key: &[u8],
 ) -> Result<Option<T>, RowError> {
-    engine
-        .row(key)?
-        .map(|value| decode(key, &value))
-        .transpose()
+    rows.row(key)?.map(|value| decode(key, &value)).transpose()
 }
 
 /// Every entry of the log, in order, with its size in bytes.
 pub(super) fn read_entries<T: DeserializeOwned>(
-    engine: &Engine,
+    rows: &impl ReadRows,
 ) -> Result<Vec<(T, usize)>, RowError> {
     let mut entries = Vec::new();
     let mut from = entry_key(0);
     loop {
-        let page: Vec<(Vec<u8>, Bytes)> = engine.rows(&from, &entries_end(), PAGE_ROWS)?;
+        let page: Vec<(Vec<u8>, Bytes)> = rows.rows(&from, &entries_end(), PAGE_ROWS)?;
         for (key, value) in &page {
             entries.push((decode(key, value)?, value.len()));
         }

@@ -11,7 +11,7 @@ use openraft::raft::{AppendEntriesRequest, InstallSnapshotRequest, VoteRequest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::raft::{Answer, Group, RaftId, SnapshotMeta, Vote};
+use super::raft::{Answer, Group, LogId, RaftId, SnapshotMeta, Vote};
 
 /// Largest request or answer, in bytes: a founding map of the largest cluster fits.
 pub const RPC_BYTES_MAX: usize = 4 << 20;
@@ -21,6 +21,8 @@ const APPEND: u8 = 1;
 const VOTE: u8 = 2;
 const SNAPSHOT: u8 = 3;
 const PROPOSE: u8 = 4;
+const STANDING: u8 = 5;
+const STATE: u8 = 6;
 
 /// Kind of an answer that is only a sentence: the request was not understood, or not taken.
 const FAILED: u8 = 0;
@@ -33,6 +35,23 @@ pub(super) enum Request {
     Snapshot(InstallSnapshotRequest<Group>),
     /// A command from a node that does not lead.
     Propose(ControlCommand),
+    /// What the node knows of the log; answered with [`Standing`].
+    Standing,
+    /// All that the node has applied; answered with a [`SnapshotRow`](super::rows::SnapshotRow).
+    State,
+}
+
+/// What a member knows of the log, asked by a voter that finds no leader.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Standing {
+    /// The highest term that it has voted in, or has an entry of.
+    pub(super) term: u64,
+    /// Its last entry.
+    pub(super) last: Option<LogId>,
+    /// The last entry that it has applied.
+    pub(super) applied: Option<LogId>,
+    /// Its disk did not come back whole: it may have forgotten votes and entries.
+    pub(super) suspect: bool,
 }
 
 /// What a node answers to [`Request::Propose`].
@@ -68,6 +87,8 @@ impl Request {
             Request::Append(append) => (APPEND, to_json(&append)?, Vec::new()),
             Request::Vote(vote) => (VOTE, to_json(&vote)?, Vec::new()),
             Request::Propose(command) => (PROPOSE, to_json(&command)?, Vec::new()),
+            Request::Standing => (STANDING, Vec::new(), Vec::new()),
+            Request::State => (STATE, Vec::new(), Vec::new()),
             Request::Snapshot(request) => {
                 let piece = Piece {
                     vote: request.vote,
@@ -107,6 +128,8 @@ impl Request {
             APPEND => Ok(Request::Append(from_json(json)?)),
             VOTE => Ok(Request::Vote(from_json(json)?)),
             PROPOSE => Ok(Request::Propose(from_json(json)?)),
+            STANDING => Ok(Request::Standing),
+            STATE => Ok(Request::State),
             SNAPSHOT => {
                 let piece: Piece = from_json(json)?;
                 Ok(Request::Snapshot(InstallSnapshotRequest {
@@ -135,6 +158,8 @@ impl Request {
             Request::Vote(_) => VOTE,
             Request::Snapshot(_) => SNAPSHOT,
             Request::Propose(_) => PROPOSE,
+            Request::Standing => STANDING,
+            Request::State => STATE,
         }
     }
 }
@@ -244,6 +269,28 @@ mod tests {
     }
 
     #[test]
+    fn questions_are_these_bytes() {
+        assert_eq!(Request::Standing.encode().unwrap(), &[1, 5, 0, 0, 0, 0][..]);
+        assert_eq!(Request::State.encode().unwrap(), &[1, 6, 0, 0, 0, 0][..]);
+        let standing = Standing {
+            term: 7,
+            last: None,
+            applied: None,
+            suspect: true,
+        };
+        let bytes = answer(STANDING, &standing);
+        assert_eq!(
+            &bytes[..],
+            b"\x01\x05{\"term\":7,\"last\":null,\"applied\":null,\"suspect\":true}"
+        );
+        assert_eq!(read_answer::<Standing>(STANDING, &bytes), Ok(standing));
+        for question in [Request::Standing, Request::State] {
+            let (kind, bytes) = (question.kind(), question.encode().unwrap());
+            assert_eq!(Request::decode(&bytes).unwrap().kind(), kind);
+        }
+    }
+
+    #[test]
     fn sizes_are_bounded() {
         let mut large = piece();
         large.data = vec![0; RPC_BYTES_MAX];
@@ -253,7 +300,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_decode_or_fail(bytes in proptest::collection::vec(any::<u8>(), 0..64), kind in 0u8..6) {
+        fn any_bytes_decode_or_fail(bytes in proptest::collection::vec(any::<u8>(), 0..64), kind in 0u8..8) {
             let _ = Request::decode(&bytes);
             let framed = [&[VERSION, kind][..], &bytes].concat();
             let _ = Request::decode(&framed);

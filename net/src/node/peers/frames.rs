@@ -1,10 +1,11 @@
 //! Replication messages as frames, and back.
 //!
 //! Entries travel without their indices: an entry's index is one more than that of the entry before it. A batch is
-//! neither copied nor looked into; it follows the header raw.
+//! not copied; it follows the header raw.
+//!
+//! Of entries that come in nothing is believed (`entries`): what is stored here counts for a majority.
 
 use bytes::Bytes;
-use mesh_engine::{CodecError, journal::Entry as Stored};
 use mesh_ring::{
     command::Command,
     ids::{Epoch, Index, PartitionId},
@@ -12,11 +13,15 @@ use mesh_ring::{
 };
 use thiserror::Error;
 
+pub use self::entries::EntryFault;
+use self::entries::{batch, batches, described, read};
 use super::super::payload::Payload;
 use crate::wire::{
     FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES_MAX,
-    proto::{self, ReplicaEntry, ReplicaFrame, replica_frame::Message as Kind},
+    proto::{self, ReplicaFrame, replica_frame::Message as Kind},
 };
+
+mod entries;
 
 /// Bytes of a header kept free for what is not an entry.
 const HEADER_RESERVE_BYTES: usize = 256;
@@ -49,12 +54,16 @@ pub enum FrameFault {
         /// The entry's epoch.
         epoch: Epoch,
     },
-    /// A batch stands beside a command that has none.
-    #[error("a batch beside a command that has none")]
-    Batch,
-    /// A command cannot be decoded.
-    #[error("an entry's command: {0}")]
-    Command(#[from] CodecError),
+    /// An entry is not what a journal has at this place. None of its message was taken.
+    #[error("entry {index} of partition {partition}: {fault}")]
+    Entry {
+        /// Of which journal.
+        partition: PartitionId,
+        /// Its number there.
+        index: Index,
+        /// What is wrong with it.
+        fault: EntryFault,
+    },
 }
 
 /// One frame: its header, and the pieces of its body.
@@ -193,17 +202,6 @@ fn parts(entries: &[Entry<Payload>]) -> impl Iterator<Item = &[Entry<Payload>]> 
     })
 }
 
-fn batch(entry: &Entry<Payload>) -> Option<&Bytes> {
-    match &entry.payload {
-        replica::Payload::Barrier => None,
-        replica::Payload::Command(payload) => payload.batch(),
-    }
-}
-
-fn batches(entries: &[Entry<Payload>]) -> Vec<Bytes> {
-    entries.iter().filter_map(batch).cloned().collect()
-}
-
 /// The most bytes that a command of this kind takes.
 fn command_bytes(entry: &Entry<Payload>) -> usize {
     const FIXED: usize = 96;
@@ -218,21 +216,6 @@ fn command_bytes(entry: &Entry<Payload>) -> usize {
     }
 }
 
-fn described(entry: &Entry<Payload>) -> ReplicaEntry {
-    let command = match &entry.payload {
-        replica::Payload::Barrier => Command::Barrier,
-        replica::Payload::Command(payload) => payload.command().clone(),
-    };
-    let stored = Stored {
-        epoch: entry.epoch,
-        command,
-    };
-    ReplicaEntry {
-        command: stored.encode().into(),
-        batch_bytes: batch(entry).map(|batch| batch.len() as u32),
-    }
-}
-
 /// Reads a frame.
 ///
 /// # Errors
@@ -244,17 +227,18 @@ pub(super) fn decode(
     let partition = u16::try_from(frame.partition).map_err(|_| FrameFault::Range {
         what: "a partition's number",
     })?;
+    let partition = PartitionId(partition);
     let bytes = body.len();
     let message = match frame.message.ok_or(FrameFault::Kind)? {
         Kind::Append(append) => {
             let prev = position(append.prev);
             return Ok((
-                PartitionId(partition),
+                partition,
                 Message::Append {
                     epoch: Epoch(append.epoch),
                     boot: append.boot,
                     prev,
-                    entries: entries(prev, Epoch(append.epoch), append.entries, body)?,
+                    entries: read(partition, (prev, Epoch(append.epoch)), append.entries, body)?,
                     commit: Index(append.commit),
                     activated: append.activated,
                     answer: append.answer,
@@ -264,12 +248,17 @@ pub(super) fn decode(
         Kind::Fetched(fetched) => {
             let prev = position(fetched.prev);
             return Ok((
-                PartitionId(partition),
+                partition,
                 Message::Fetched {
                     epoch: Epoch(fetched.epoch),
                     boot: fetched.boot,
                     prev,
-                    entries: entries(prev, Epoch(fetched.epoch), fetched.entries, body)?,
+                    entries: read(
+                        partition,
+                        (prev, Epoch(fetched.epoch)),
+                        fetched.entries,
+                        body,
+                    )?,
                 },
             ));
         }
@@ -313,50 +302,7 @@ pub(super) fn decode(
     if bytes > 0 {
         return Err(FrameFault::Body { bytes, said: 0 });
     }
-    Ok((PartitionId(partition), message))
-}
-
-fn entries(
-    prev: replica::Position,
-    sender: Epoch,
-    described: Vec<ReplicaEntry>,
-    mut body: Bytes,
-) -> Result<Vec<Entry<Payload>>, FrameFault> {
-    let lengths = described.iter().filter_map(|entry| entry.batch_bytes);
-    let said = lengths.map(|bytes| bytes as usize).sum();
-    if said != body.len() {
-        return Err(FrameFault::Body {
-            bytes: body.len(),
-            said,
-        });
-    }
-    let mut entries = Vec::with_capacity(described.len());
-    let mut before = prev;
-    for entry in described {
-        let Stored { epoch, command } = Stored::decode(&entry.command)?;
-        let index = before.index.0.checked_add(1).ok_or(FrameFault::Range {
-            what: "an entry's index",
-        })?;
-        if epoch < before.epoch || epoch > sender {
-            return Err(FrameFault::Order { epoch });
-        }
-        let batch = entry.batch_bytes.map(|bytes| body.split_to(bytes as usize));
-        if batch.is_some() && !matches!(command, Command::Append { .. }) {
-            return Err(FrameFault::Batch);
-        }
-        let payload = match command {
-            Command::Barrier => replica::Payload::Barrier,
-            command => replica::Payload::Command(Payload::new(command, batch)),
-        };
-        let entry = Entry {
-            epoch,
-            index: Index(index),
-            payload,
-        };
-        before = entry.position();
-        entries.push(entry);
-    }
-    Ok(entries)
+    Ok((partition, message))
 }
 
 fn position(position: Option<proto::Position>) -> replica::Position {

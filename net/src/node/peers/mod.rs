@@ -47,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::asking::{AskError, Replies};
 pub use self::dial::DialError;
-pub use self::frames::FrameFault;
+pub use self::frames::{EntryFault, FrameFault};
 pub use self::greeting::{Caller, Greeting};
 pub use self::outbox::NotSent;
 pub use self::receiving::{Admitted, Arrived, REPLICA_INTAKE_BYTES_MAX, ReceiveError};

@@ -1,28 +1,34 @@
 //! What users ask of bindings.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_engine::BindingWrite;
 use mesh_ring::binding::Binding;
+use mesh_ring::ids::{NodeId, PartitionId};
 use mesh_ring::limits::LIST_PAGE_MAX;
 use mesh_ring::name::BindingKey;
+use mesh_ring::quorum::node_of;
 use mesh_ring::version::VersionVector;
+use tokio::time::Instant;
 
-use super::access::{allow, only_nodes};
-use super::homes::{Homes, local};
+use super::access::allow;
 use super::{Answers, Caller, on_disk, page, plain};
 use crate::identity::{Access, Scope};
+use crate::node::bindings::{self, BINDING_BYTES, Place};
+use crate::node::coordinator::forwarded;
+use crate::node::peers::AskError;
 use crate::node::{Shared, reply};
 use crate::wire::FRAME_BODY_BYTES_MAX;
 use crate::wire::proto::{
-    self, Error, Value, Values, Written, reply::Kind as Answer, request::Kind,
+    self, Error, ErrorCode, Value, Values, Written, reply::Kind as Answer, request::Kind,
 };
 
-/// Memory that a write holds in the engine's queue beside its value, in bytes, as the engine counts it, with a margin.
-const WRITE_BYTES: usize = 2_048;
+/// How long the node that coordinates a write has to answer another one.
+const PASSED_ON_WAIT: Duration = Duration::from_secs(4);
 
-/// Writes or deletes: here where this node keeps the key, at the first live node that does otherwise.
+/// Writes or deletes: here where this node coordinates the key, at the node that does otherwise.
 pub(super) async fn put(
     shared: &Arc<Shared>,
     caller: &Caller,
@@ -31,8 +37,8 @@ pub(super) async fn put(
 ) -> Result<Answers, Error> {
     allow(&caller.peer, Access::Write, Scope::Key, &put.key)?;
     let key = BindingKey::new(&put.key).map_err(reply::invalid)?;
-    let homes = Homes::of(shared, &key);
-    let need = homes.need(put.write)?;
+    let preference = bindings::preference(shared, &key)?;
+    let need = bindings::need(put.write, &preference)?;
     let context = context_of(shared, put.context.as_deref())?;
     let expires_ms = match put.ttl_ms {
         Some(0) => {
@@ -42,45 +48,63 @@ pub(super) async fn put(
         }
         ttl => ttl.map(|ttl| shared.engine.now_ms().saturating_add(ttl)),
     };
-    homes.enough_live(shared, need)?;
-    if !homes.holds(shared.me()) {
-        return shared
-            .pass_to_home(caller, &homes, Kind::Put(put), body)
-            .await;
+    bindings::enough_live(shared, &preference, need)?;
+    if let Place::At(nodes) = bindings::place(shared, &preference, caller.forwarded)? {
+        return pass_on(shared, preference.partition, &nodes, Kind::Put(put), body).await;
     }
     // The body shares its memory with the stream's; a value that waits for the disk should not keep that.
     let value = (!put.delete).then(|| Bytes::copy_from_slice(&body));
     let room = shared
-        .room(body.len() + WRITE_BYTES)
+        .room(body.len() + BINDING_BYTES)
         .await
         .ok_or_else(reply::stopping)?;
-    let (answer, written) = tokio::sync::oneshot::channel();
-    shared.engine.submit_write(
-        BindingWrite {
-            key: key.clone(),
-            value,
-            context,
-            expires_ms,
-        },
-        move |result| {
-            drop(room);
-            // Nobody waits where the stream is gone; the write stays.
-            let _ = answer.send(result);
-        },
-    );
-    let written = written
-        .await
-        .map_err(|_| reply::internal())?
-        .map_err(|error| reply::of_binding(&error))?;
-    let acknowledged = homes.spread(shared, &key, need).await?;
-    let dot = written.dot;
+    let write = BindingWrite {
+        key,
+        value,
+        context,
+        expires_ms,
+    };
+    let made = bindings::write(shared, preference, need, write, room).await?;
+    let dot = made.written.dot;
     let written = Written {
-        context: written.context.encode().into(),
-        acknowledged: shared.names_of(&acknowledged),
-        hinted: Vec::new(),
+        context: made.written.context.encode().into(),
+        acknowledged: shared.names_of(&made.acknowledged),
+        hinted: shared.names_of(&made.hinted),
         version: format!("{}.{}.{}", dot.node, dot.boot, dot.counter),
     };
     Ok(plain(Answer::Written(written)))
+}
+
+/// Has the first of these nodes do it that can be asked.
+async fn pass_on(
+    shared: &Arc<Shared>,
+    partition: PartitionId,
+    nodes: &[NodeId],
+    kind: Kind,
+    body: Bytes,
+) -> Result<Answers, Error> {
+    let deadline = Instant::now() + PASSED_ON_WAIT;
+    let mut error = shared.not_replica(partition);
+    for node in nodes {
+        let request = forwarded(kind.clone());
+        let asked = shared.peers.ask(*node, &request, body.clone(), deadline);
+        match asked.await {
+            Ok(answers) => return Ok(answers),
+            Err(AskError::Refused(refused)) if refused.code() != ErrorCode::NotReplica => {
+                return Err(refused);
+            }
+            // Not done: the next may.
+            Err(AskError::Refused(refused)) => error = refused,
+            Err(unasked @ AskError::NotConnected(_)) => {
+                error = reply::error(ErrorCode::Unavailable, unasked.to_string());
+            }
+            // It may have been done there.
+            Err(lost) => {
+                return Err(reply::error(ErrorCode::OutcomeUnknown, lost.to_string()));
+            }
+        }
+    }
+    Err(error)
 }
 
 /// Reads as many copies as were asked for, and answers with what they come to together.
@@ -91,9 +115,9 @@ pub(super) async fn get(
 ) -> Result<Answers, Error> {
     allow(&caller.peer, Access::Read, Scope::Key, &get.key)?;
     let key = BindingKey::new(&get.key).map_err(reply::invalid)?;
-    let homes = Homes::of(shared, &key);
-    let need = homes.need(get.read)?;
-    let binding = homes.read(shared, &key, need).await?;
+    let preference = bindings::preference(shared, &key)?;
+    let need = bindings::need(get.read, &preference)?;
+    let binding = bindings::read(shared, preference, need, key).await?;
     Ok(values(&binding, shared.engine.now_ms()))
 }
 
@@ -119,53 +143,6 @@ pub(super) async fn list(
     }
     let all = shared.gather(mine, Kind::List(list), limit).await?;
     Ok(page(all, limit))
-}
-
-/// A copy of the binding as this node has it, for another node.
-pub(super) async fn fetch(
-    shared: &Arc<Shared>,
-    caller: &Caller,
-    fetch: proto::FetchBinding,
-) -> Result<Answers, Error> {
-    only_nodes(caller)?;
-    let key = BindingKey::new(&fetch.key).map_err(reply::invalid)?;
-    on_disk(shared, move |shared| {
-        let binding = local(shared, &key)?;
-        Ok(vec![(
-            Answer::BindingIs(proto::BindingIs {}),
-            binding.encode().into(),
-        )])
-    })
-    .await
-}
-
-/// Takes another node's copy of a binding into this node's.
-pub(super) async fn store(
-    shared: &Arc<Shared>,
-    caller: &Caller,
-    store: proto::StoreBinding,
-    body: Bytes,
-) -> Result<Answers, Error> {
-    only_nodes(caller)?;
-    let key = BindingKey::new(&store.key).map_err(reply::invalid)?;
-    let binding = Binding::decode(&body).map_err(reply::malformed)?;
-    if !Homes::of(shared, &key).holds(shared.me()) {
-        return Err(shared.not_replica(shared.map().partition(key.as_bytes())));
-    }
-    let room = shared
-        .room(body.len() + WRITE_BYTES)
-        .await
-        .ok_or_else(reply::stopping)?;
-    let (answer, merged) = tokio::sync::oneshot::channel();
-    shared.engine.submit_merge(key, binding, move |result| {
-        drop(room);
-        let _ = answer.send(result);
-    });
-    merged
-        .await
-        .map_err(|_| reply::internal())?
-        .map_err(|error| reply::of_binding(&error))?;
-    Ok(plain(Answer::Done(proto::Done {})))
 }
 
 /// A binding's live values, in as many frames as they need.
@@ -228,7 +205,11 @@ fn context_of(shared: &Shared, token: Option<&[u8]>) -> Result<Option<VersionVec
         ))
     })?;
     let map = shared.map();
-    if context.dots().any(|dot| map.node(dot.node).is_none()) {
+    let known = |minter: NodeId| {
+        let ids = || map.nodes().iter().map(|member| member.id);
+        node_of(minter, ids().chain(map.retired().iter().copied())).is_some()
+    };
+    if !context.dots().all(|dot| known(dot.node)) {
         return Err(reply::invalid(
             "the causal context is of another cluster: pass the one that get or put printed",
         ));

@@ -123,7 +123,8 @@ pub(super) async fn rebuild(
     let asked = Outdated {
         by: by.ok_or_else(|| reply::malformed("the asking node is not in the map"))?,
         epoch: Epoch(rebuild.epoch),
-        before: before.ok_or_else(|| reply::malformed("it does not say where its journal begins"))?,
+        before: before
+            .ok_or_else(|| reply::malformed("it does not say where its journal begins"))?,
     };
     let partition = u16::try_from(rebuild.partition)
         .map(PartitionId)

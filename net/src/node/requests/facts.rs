@@ -32,6 +32,7 @@ pub(super) fn info(shared: &Shared) -> Result<Answers, Error> {
         uptime_ms: u64::try_from(shared.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         connections: shared.connection_count(),
         now_ms: shared.engine.now_ms(),
+        read_repairs: shared.bindings.read_repairs(),
     })))
 }
 
@@ -66,6 +67,13 @@ pub(super) fn map(shared: &Shared, asked: proto::GetMap) -> Result<Answers, Erro
     Ok(vec![(Answer::Map(MapIs { version }), body)])
 }
 
+/// Writes that this node keeps for others.
+fn pending_hints(shared: &Shared) -> u32 {
+    let kept = shared.engine.hint_stats();
+    let count: u64 = kept.values().map(|stats| stats.count).sum();
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
 pub(super) async fn status(shared: &Arc<Shared>) -> Result<Answers, Error> {
     let sizes = on_disk(shared, |shared| Ok(shared.engine.partition_sizes())).await?;
     let status = proto::NodeStatus {
@@ -75,7 +83,7 @@ pub(super) async fn status(shared: &Arc<Shared>) -> Result<Answers, Error> {
             .leader()
             .map_or_else(Bytes::new, |node| Bytes::copy_from_slice(&node.0)),
         control_quorum: shared.control.has_quorum(),
-        pending_hints: 0,
+        pending_hints: pending_hints(shared),
         partitions: shared
             .partitions
             .running()
@@ -87,6 +95,8 @@ pub(super) async fn status(shared: &Arc<Shared>) -> Result<Answers, Error> {
             .collect(),
         transfers: shared.transfers.status(),
         warnings: shared.warnings(),
+        repair: Some(shared.repairs.counters.status()),
+        leaving: u32::try_from(shared.partitions.leaving()).unwrap_or(u32::MAX),
     };
     Ok(vec![(
         Answer::NodeStatus(NodeStatusIs {}),

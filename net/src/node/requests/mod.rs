@@ -1,13 +1,13 @@
 //! Requests of one question and one answer.
 //!
 //! - `access`: who may; `topics`, `bindings`: what users ask of their data; `facts`: what a node says of itself and of the
-//!   cluster; `cluster`: changes of the ring.
+//!   cluster; `cluster`: changes of the ring; `repair`: copies of bindings are compared.
 
 pub(super) mod access;
 mod bindings;
 mod cluster;
 mod facts;
-mod homes;
+mod repair;
 pub(super) mod topics;
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::connection::Stream;
-use super::{Shared, reply};
+use super::{Shared, bindings as node_bindings, listeners, reply};
 use crate::identity::Peer;
 use crate::tasks::blocking;
 use crate::wire::FRAME_BODY_BYTES_MAX;
@@ -90,15 +90,20 @@ async fn answer(
         Kind::Storage(_) => on_disk(shared, facts::storage).await,
         Kind::Map(known) => facts::map(shared, known),
         Kind::NodeStatus(_) => facts::status(shared).await,
+        Kind::Listeners(_) => Ok(vec![listeners::answer(shared, &caller.peer)]),
+        Kind::Repair(asked) => repair::run(shared, caller, asked).await,
+        Kind::WalkBindings(asked) => repair::walk(shared, caller, asked, body).await,
         Kind::ChangeCluster(change) => cluster::change(shared, caller, change).await,
         Kind::SeenOf(of) => cluster::seen_of(shared, caller, of).await,
         Kind::ControlCall(_) => cluster::control_call(shared, caller, body).await,
         Kind::RebuildPartition(rebuild) => cluster::rebuild(shared, caller, rebuild).await,
-        Kind::StoreBinding(store) => bindings::store(shared, caller, store, body).await,
-        Kind::FetchBinding(fetch) => bindings::fetch(shared, caller, fetch).await,
+        Kind::StoreBinding(store) => node_bindings::store(shared, caller, store, body).await,
+        Kind::StoreBindings(copies) => node_bindings::keep_all(shared, caller, copies, body).await,
+        Kind::FetchBinding(fetch) => node_bindings::fetch(shared, caller, fetch).await,
         Kind::NodeHello(_)
         | Kind::Append(_)
         | Kind::Tail(_)
+        | Kind::Watch(_)
         | Kind::Replicate(_)
         | Kind::PullPartition(_) => Err(reply::internal()),
     }
@@ -115,7 +120,7 @@ pub(super) async fn on_disk<T: Send + 'static>(
 }
 
 /// An answer without a body.
-fn plain(answer: Answer) -> Answers {
+pub(super) fn plain(answer: Answer) -> Answers {
     vec![(answer, Bytes::new())]
 }
 

@@ -6,8 +6,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mesh_engine::{Chunk, ExportHeader, ReadError};
-use mesh_ring::ids::{NodeId, PartitionId};
+use mesh_engine::{Chunk, ExportHeader, Holding, ReadError};
+use mesh_ring::ids::{Index, NodeId, PartitionId};
 use tokio::sync::oneshot;
 
 use crate::node::Shared;
@@ -27,6 +27,8 @@ pub(super) struct Desks(Mutex<BTreeMap<(PartitionId, NodeId), Desk>>);
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
     pub(super) header: Arc<ExportHeader>,
+    /// The last entry of what the taker held, where the copy goes on from that.
+    pub(super) continues: Option<Index>,
     questions: SyncSender<Question>,
 }
 
@@ -47,7 +49,8 @@ impl Desks {
         desk.filter(|desk| desk.header.id == copy)
     }
 
-    fn forget(&self, id: PartitionId, taker: NodeId, copy: [u8; 16]) {
+    /// Keeps the copy no longer.
+    pub(super) fn forget(&self, id: PartitionId, taker: NodeId, copy: [u8; 16]) {
         let mut desks = self.lock();
         if desks
             .get(&(id, taker))
@@ -59,7 +62,7 @@ impl Desks {
 }
 
 impl Desk {
-    /// Takes a copy of the partition as it is now, in place of the taker's earlier one.
+    /// Takes a copy of the partition as it is now, in place of the taker's earlier one; without what the taker holds.
     ///
     /// # Errors
     /// It cannot be read.
@@ -67,17 +70,23 @@ impl Desk {
         shared: &Arc<Shared>,
         id: PartitionId,
         taker: NodeId,
+        holding: Option<Holding>,
     ) -> Result<Desk, ReadError> {
         let (questions, asked) = sync_channel(1);
         let (opened, header) = oneshot::channel();
         let keeping = Arc::clone(shared);
-        let keeper = blocking(move || keep(&keeping, id, taker, opened, &asked));
+        let held = holding.as_ref().map(|holding| holding.commit);
+        let keeper = blocking(move || keep(&keeping, (id, taker), holding, opened, &asked));
         shared.tasks.spawn("export", async move {
             keeper.await;
         });
         let gone = || ReadError::Store("the copy was given up".into());
         let header = Arc::new(header.await.map_err(|_| gone())??);
-        let desk = Desk { header, questions };
+        let desk = Desk {
+            continues: held.filter(|_| header.continues.is_some()),
+            header,
+            questions,
+        };
         shared
             .transfers
             .desks
@@ -103,12 +112,12 @@ impl Desk {
 /// Reads for as long as anyone asks.
 fn keep(
     shared: &Arc<Shared>,
-    id: PartitionId,
-    taker: NodeId,
+    (id, taker): (PartitionId, NodeId),
+    holding: Option<Holding>,
     opened: oneshot::Sender<Result<ExportHeader, ReadError>>,
     questions: &Receiver<Question>,
 ) {
-    let export = match shared.engine.export(id) {
+    let export = match shared.engine.export_behind(id, holding.as_ref()) {
         Ok(export) => export,
         Err(error) => {
             // Whoever wanted it may be gone already.

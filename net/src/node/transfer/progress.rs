@@ -81,7 +81,7 @@ impl Transfers {
     }
 
     /// Waits until `bytes` more may be given away.
-    pub(super) async fn spend(&self, bytes: usize) {
+    pub(in crate::node) async fn spend(&self, bytes: usize) {
         self.rate.spend(bytes).await;
     }
 }

@@ -4,47 +4,42 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh_engine::{Chunk, ExportHeader, ImportError};
+use mesh_engine::{Chunk, ExportHeader};
 use mesh_ring::ids::{Epoch, NodeId, PartitionId};
-use tokio::time::Instant;
 
+use super::arrival::Arrival;
+use super::parts::Parts;
 use super::progress::Listed;
 use crate::node::Shared;
-use crate::node::partitions::Stop;
-use crate::node::peers::Replies;
 use crate::tasks::blocking;
-use crate::wire::proto::{PartitionPart, PullPartition, Request, reply::Kind as Answer, request};
+use crate::wire::proto::{PartitionPart, PullPartition};
 
 /// The pause between two attempts.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// How long a source may take to answer at all.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long it may take between two parts.
-const PART_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Brings the partition's copy here, however often that takes, and then lets it be opened.
-pub(in crate::node) fn pull(shared: &Arc<Shared>, id: PartitionId, stop: Stop) {
+pub(in crate::node) fn pull(shared: &Arc<Shared>, id: PartitionId, arrival: Arrival) {
     let shared_too = Arc::clone(shared);
     shared.tasks.spawn("transfer", async move {
         let shared = shared_too;
         let arrived = tokio::select! {
-            () = run(&shared, id) => true,
-            () = stop.wanted().cancelled() => false,
+            () = run(&shared, id, &arrival) => true,
+            () = arrival.stop.wanted().cancelled() => false,
             () = shared.tasks.stopping() => false,
         };
+        // What was begun is done before anything else is done to the partition.
+        arrival.rest().await;
         if arrived {
             tracing::info!(partition = %id, "a partition's copy is here");
             shared.arrived(id);
         }
-        stop.note_end();
+        arrival.stop.note_end();
     });
 }
 
-async fn run(shared: &Arc<Shared>, id: PartitionId) {
+async fn run(shared: &Arc<Shared>, id: PartitionId, arrival: &Arrival) {
     loop {
-        match attempt(shared, id).await {
+        match attempt(shared, id, arrival).await {
             Ok(()) => return,
             Err(cause) => tracing::debug!(partition = %id, cause, "a transfer is tried again"),
         }
@@ -52,26 +47,34 @@ async fn run(shared: &Arc<Shared>, id: PartitionId) {
     }
 }
 
-async fn attempt(shared: &Arc<Shared>, id: PartitionId) -> Result<(), String> {
+async fn attempt(shared: &Arc<Shared>, id: PartitionId, arrival: &Arrival) -> Result<(), String> {
     let (source, epoch) = leader(shared, id)?;
     let listed = shared.transfers.begin(id, source, shared.me());
     let engine = Arc::clone(&shared.engine);
     let begun = on_disk(move || engine.import_state(id)).await?;
-    let (copy, after) = begun.map_or((None, Vec::new()), |(copy, after)| {
-        (Some(Bytes::copy_from_slice(&copy)), after)
-    });
-    let request = Request::new(request::Kind::PullPartition(PullPartition {
+    let pull = PullPartition {
         partition: id.0.into(),
-        copy,
-        after: after.into(),
         epoch: epoch.0,
-    }));
-    let mut parts = shared
-        .peers
-        .pull(source, &request, Instant::now() + ANSWER_TIMEOUT)
-        .await
-        .map_err(|error| error.to_string())?;
-    let (first, _) = next(&mut parts).await?;
+        ..PullPartition::default()
+    };
+    let pull = match begun {
+        None => pull,
+        Some(begun) => PullPartition {
+            copy: Some(Bytes::copy_from_slice(&begun.id)),
+            after: begun.cursor.into(),
+            bytes_held: begun.log_bytes,
+            ..pull
+        },
+    };
+    let mut parts = Parts::ask(shared, source, pull).await?;
+    let (mut first, _) = parts.next().await?;
+    if first.asks_what_is_held {
+        let engine = Arc::clone(&shared.engine);
+        let holding = on_disk(move || engine.import_holding(id)).await?;
+        parts.tell(holding).await?;
+        (first, _) = parts.next().await?;
+    }
+    parts.listen_only();
     let header = first.header.ok_or("the copy does not say what it is")?;
     let header = ExportHeader::decode(&header).map_err(|error| error.to_string())?;
     if header.partition != id {
@@ -79,29 +82,19 @@ async fn attempt(shared: &Arc<Shared>, id: PartitionId) -> Result<(), String> {
     }
     let header = Arc::new(header);
     let (engine, of) = (Arc::clone(&shared.engine), Arc::clone(&header));
-    on_disk(move || engine.import_begin(&of)).await?;
+    arrival.step(move || engine.import_begin(&of)).await?;
     loop {
-        let (part, rows) = next(&mut parts).await?;
-        if take(shared, &header, &listed, part, rows).await? {
+        let (part, rows) = parts.next().await?;
+        if take(shared, arrival, &header, &listed, part, rows).await? {
             return Ok(());
         }
-    }
-}
-
-async fn next(parts: &mut Replies) -> Result<(PartitionPart, Bytes), String> {
-    let next = tokio::time::timeout(PART_TIMEOUT, parts.next())
-        .await
-        .map_err(|_| "nothing came for too long")?;
-    match next.map_err(|error| error.to_string())? {
-        Some((Answer::PartitionPart(part), rows)) => Ok((part, rows)),
-        Some(_) => Err("an answer of another kind".into()),
-        None => Err("the copy ended early".into()),
     }
 }
 
 /// Takes one part; `true` if it was the last, and the copy is whole.
 async fn take(
     shared: &Arc<Shared>,
+    arrival: &Arrival,
     header: &Arc<ExportHeader>,
     listed: &Listed<'_>,
     part: PartitionPart,
@@ -116,14 +109,17 @@ async fn take(
         hash: hash.map_err(|_| "a hash has 32 bytes")?,
     };
     let (engine, header) = (Arc::clone(&shared.engine), Arc::clone(header));
-    let last = on_disk(move || {
-        engine.import_chunk(&header, &chunk)?;
-        if chunk.is_last() {
-            engine.import_finish(&header)?;
-        }
-        Ok::<_, ImportError>(chunk.is_last())
-    });
-    let last = last.await?;
+    let last = chunk.is_last();
+    let of = Arc::clone(&header);
+    let (importing, finishing) = (Arc::clone(&engine), engine);
+    arrival
+        .step(move || importing.import_chunk(&of, &chunk))
+        .await?;
+    if last {
+        arrival
+            .last_step(move || finishing.import_finish(&header))
+            .await?;
+    }
     listed.note(bytes, part.bytes_done, part.bytes_total);
     Ok(last)
 }
@@ -143,8 +139,6 @@ fn leader(shared: &Shared, id: PartitionId) -> Result<(NodeId, Epoch), String> {
         shared.cannot_lead(id, assignment);
         return Err("the map has this node lead what it does not have yet".into());
     }
-    if !assignment.is_activated() {
-        return Err("the partition has no leader at the moment".into());
-    }
+    // Also where it has not taken over: it may wait for this very replica.
     Ok((assignment.leader, assignment.epoch))
 }

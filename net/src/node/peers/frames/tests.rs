@@ -1,7 +1,11 @@
 //! Messages come back as they were, and arbitrary frames harm nobody.
 
 use bytes::{Bytes, BytesMut};
-use mesh_ring::ids::{ProducerId, TopicId};
+use mesh_engine::batch::{BatchBuilder, BatchHeader, Compression, LeaderStamp, stamp};
+use mesh_ring::{
+    command::Command,
+    ids::{ProducerId, TopicId},
+};
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -15,29 +19,52 @@ fn position() -> impl Strategy<Value = replica::Position> {
     })
 }
 
+/// What an entry holds, as far as its epoch does not matter.
+#[derive(Clone, Debug)]
+enum Held {
+    Payload(replica::Payload<Payload>),
+    /// An append, and about how many bytes it appends where they were not trimmed away.
+    Append(u64, Option<usize>),
+}
+
+impl Held {
+    fn in_epoch(self, epoch: Epoch) -> replica::Payload<Payload> {
+        match self {
+            Held::Payload(payload) => payload,
+            Held::Append(first, None) => command(append_command(first), None),
+            Held::Append(first, Some(bytes)) => {
+                let (append, batch) = appended(epoch, first, bytes);
+                command(append, Some(batch))
+            }
+        }
+    }
+}
+
+fn command(command: Command, batch: Option<Bytes>) -> replica::Payload<Payload> {
+    replica::Payload::Command(Payload::new(command, batch))
+}
+
 /// A command that has no batch, or one with a batch or without.
-fn payload() -> impl Strategy<Value = replica::Payload<Payload>> {
+fn held() -> impl Strategy<Value = Held> {
     let cursor = (any::<u64>(), "[a-z]{1,255}").prop_map(|(topic, name)| {
-        let command = Command::CommitCursor {
-            topic: TopicId(topic),
-            name,
-            next: 3,
-        };
-        replica::Payload::Command(Payload::new(command, None))
+        let topic = TopicId(topic);
+        Held::Payload(command(
+            Command::CommitCursor {
+                topic,
+                name,
+                next: 3,
+            },
+            None,
+        ))
     });
     let expire = any::<(u64, [u8; 16])>().prop_map(|(topic, id)| {
-        let command = Command::ExpireProducer {
-            topic: TopicId(topic),
-            producer: ProducerId(id),
-        };
-        replica::Payload::Command(Payload::new(command, None))
+        let (topic, producer) = (TopicId(topic), ProducerId(id));
+        Held::Payload(command(Command::ExpireProducer { topic, producer }, None))
     });
-    let batch = prop::option::of(prop::collection::vec(any::<u8>(), 0..300));
-    let append = (any::<u64>(), batch).prop_map(|(offset, batch)| {
-        let command = append_command(offset);
-        replica::Payload::Command(Payload::new(command, batch.map(Bytes::from)))
-    });
-    prop_oneof![Just(replica::Payload::Barrier), cursor, expire, append]
+    let bytes = prop::option::of(0_usize..300);
+    let append = (0..u64::MAX / 2, bytes).prop_map(|(first, bytes)| Held::Append(first, bytes));
+    let barrier = Just(Held::Payload(replica::Payload::Barrier));
+    prop_oneof![barrier, cursor, expire, append]
 }
 
 fn append_command(offset: u64) -> Command {
@@ -51,19 +78,48 @@ fn append_command(offset: u64) -> Command {
     }
 }
 
+/// A batch with a value of so many bytes, and the command that appends it.
+fn appended(epoch: Epoch, first: u64, bytes: usize) -> (Command, Bytes) {
+    let mut builder = BatchBuilder::new(Compression::None);
+    // No record is larger.
+    let values = vec![7; bytes];
+    for value in values.chunks(1 << 19).chain([&[][..]]) {
+        let added = builder.push_parts(None, value, &[], 3);
+        added.unwrap();
+    }
+    let mut batch = builder.finish(None).unwrap();
+    let leader = LeaderStamp {
+        base_offset: first,
+        base_position: first / 2,
+        epoch,
+        append_time_ms: 5,
+    };
+    stamp(&mut batch, leader).unwrap();
+    let header = BatchHeader::decode(&batch).unwrap();
+    let command = Command::Append {
+        topic: TopicId(1),
+        first,
+        last: header.last_offset(),
+        position: header.next_position(),
+        time_ms: 5,
+        producer: None,
+    };
+    (command, batch.into())
+}
+
 /// Consecutive entries after a position, whose epochs do not go back.
 fn entries() -> impl Strategy<Value = (replica::Position, Vec<Entry<Payload>>)> {
-    let entries = prop::collection::vec((payload(), 0_u64..3), 0..20);
+    let entries = prop::collection::vec((held(), 0_u64..3), 0..20);
     (position(), entries).prop_map(|(prev, payloads)| {
         let (mut epoch, mut index) = (prev.epoch.0, prev.index.0);
         let entries = payloads
             .into_iter()
-            .map(|(payload, later)| {
+            .map(|(held, later)| {
                 (epoch, index) = (epoch + later, index + 1);
                 Entry {
                     epoch: Epoch(epoch),
                     index: Index(index),
-                    payload,
+                    payload: held.in_epoch(Epoch(epoch)),
                 }
             })
             .collect();
@@ -177,11 +233,11 @@ proptest! {
     fn every_piece_fits_a_frame(sizes in prop::collection::vec(prop_oneof![0_usize..200, 0..(4_usize << 20)], 1..12), many in 0_usize..3000) {
         let prev = replica::Position { epoch: Epoch(3), index: Index(7) };
         let sizes = sizes.into_iter().chain(std::iter::repeat_n(5, many));
-        let block = Bytes::from(vec![1; 4 << 20]);
         let entries: Vec<_> = sizes.zip(8..).map(|(size, index)| Entry {
             epoch: Epoch(3),
             index: Index(index),
-            payload: replica::Payload::Command(Payload::new(append_command(index), Some(block.slice(..size)))),
+            // With its header it is no larger than a batch may be.
+            payload: Held::Append(index, Some(size.min((4 << 20) - 256))).in_epoch(Epoch(3)),
         }).collect();
         let message = Message::Append { epoch: Epoch(3), boot: 1, prev, entries: entries.clone(), commit: Index(7), activated: true, answer: false };
         let mut got: Vec<Entry<Payload>> = Vec::new();
@@ -203,50 +259,70 @@ proptest! {
     }
 }
 
-#[test]
-fn what_does_not_fit_together_is_refused() {
-    let prev = replica::Position {
-        epoch: Epoch(3),
-        index: Index(7),
+const PARTITION: PartitionId = PartitionId(6);
+
+/// Behind this entry, what the tests send follows.
+const PREV: replica::Position = replica::Position {
+    epoch: Epoch(3),
+    index: Index(7),
+};
+
+fn append(epoch: u64, payloads: Vec<(u64, replica::Payload<Payload>)>) -> Message<Payload> {
+    let entry = |((epoch, payload), index)| Entry {
+        epoch: Epoch(epoch),
+        index: Index(index),
+        payload,
     };
-    let append = |epoch, entries| Message::Append {
+    Message::Append {
         epoch: Epoch(epoch),
         boot: 1,
-        prev,
-        entries,
+        prev: PREV,
+        entries: payloads.into_iter().zip(8..).map(entry).collect(),
         commit: Index(7),
         activated: true,
         answer: false,
-    };
-    let entry = |epoch, command, batch: Option<&'static [u8]>| Entry {
-        epoch: Epoch(epoch),
-        index: Index(8),
-        payload: replica::Payload::Command(Payload::new(command, batch.map(Bytes::from_static))),
-    };
-    let tried = |message| {
-        let (header, body) = through_bytes(encode(PartitionId(1), message).remove(0));
-        decode(header, body)
-    };
-    let fine = entry(3, append_command(1), Some(b"batch"));
-    assert!(tried(append(3, vec![fine.clone()])).is_ok());
-    let earlier = entry(2, append_command(1), None);
-    assert!(matches!(
-        tried(append(3, vec![earlier])),
-        Err(FrameFault::Order { .. })
-    ));
-    assert!(matches!(
-        tried(append(2, vec![fine.clone()])),
-        Err(FrameFault::Order { .. })
-    ));
+    }
+}
+
+fn framed(message: Message<Payload>) -> (ReplicaFrame, Bytes) {
+    through_bytes(encode(PARTITION, message).remove(0))
+}
+
+fn tried(message: Message<Payload>) -> Result<Message<Payload>, FrameFault> {
+    let (header, body) = framed(message);
+    decode(header, body).map(|(_, message)| message)
+}
+
+/// The fault of the entry behind the first, which is right.
+fn fault(result: Result<Message<Payload>, FrameFault>) -> EntryFault {
+    match result {
+        Err(FrameFault::Entry {
+            partition: PARTITION,
+            index: Index(9),
+            fault,
+        }) => fault,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn good(epoch: u64) -> (u64, replica::Payload<Payload>) {
+    (epoch, Held::Append(40, Some(100)).in_epoch(Epoch(epoch)))
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused() {
+    assert!(tried(append(3, vec![good(3), good(3)])).is_ok());
+    let earlier = fault(tried(append(4, vec![good(4), good(3)])));
+    assert!(matches!(earlier, EntryFault::Order(Epoch(3))));
+    let later = fault(tried(append(4, vec![good(4), good(5)])));
+    assert!(matches!(later, EntryFault::Order(Epoch(5))));
     let delete = Command::DeleteTopic { topic: TopicId(1) };
-    let batch = entry(3, delete, Some(b"batch"));
-    assert!(matches!(
-        tried(append(3, vec![batch])),
-        Err(FrameFault::Batch)
-    ));
-    let (header, body) = through_bytes(encode(PartitionId(1), append(3, vec![fine])).remove(0));
+    let batch = Some(Bytes::from_static(b"batch"));
+    let beside = fault(tried(append(3, vec![good(3), (3, command(delete, batch))])));
+    assert!(matches!(beside, EntryFault::Batch));
+    let (header, body) = framed(append(3, vec![good(3)]));
     let short = decode(header.clone(), body.slice(1..));
-    assert!(matches!(short, Err(FrameFault::Body { bytes: 4, said: 5 })));
+    assert!(matches!(short, Err(FrameFault::Body { .. })));
     let far = ReplicaFrame {
         partition: 70_000,
         ..header
@@ -256,4 +332,91 @@ fn what_does_not_fit_together_is_refused() {
         decode(ReplicaFrame::default(), Bytes::new()),
         Err(FrameFault::Kind)
     ));
+}
+
+#[test]
+fn whatever_byte_of_a_batch_is_flipped_it_is_refused() {
+    let (header, body) = framed(append(3, vec![good(3), good(3)]));
+    for at in body.len() / 2..body.len() {
+        let mut flipped = body.to_vec();
+        flipped[at] ^= 1 << (at % 8);
+        let fault = fault(decode(header.clone(), flipped.into()).map(|(_, message)| message));
+        assert!(
+            matches!(fault, EntryFault::Damaged(_)),
+            "byte {at}: {fault}"
+        );
+    }
+    assert!(decode(header, body).is_ok());
+}
+
+#[test]
+fn a_batch_of_which_the_command_does_not_speak_is_refused() {
+    let (right, batch) = appended(Epoch(3), 40, 100);
+    let Command::Append {
+        topic,
+        first,
+        last,
+        position,
+        time_ms,
+        producer,
+    } = right.clone()
+    else {
+        unreachable!()
+    };
+    let append_of = |first, last, position, time_ms, producer| Command::Append {
+        topic,
+        first,
+        last,
+        position,
+        time_ms,
+        producer,
+    };
+    let stamp = mesh_ring::command::ProducerStamp {
+        id: ProducerId([1; 16]),
+        epoch: 1,
+        sequence: 1,
+    };
+    for other in [
+        append_of(first + 1, last, position, time_ms, producer),
+        append_of(first, last + 1, position, time_ms, producer),
+        append_of(first, last, position + 1, time_ms, producer),
+        append_of(first, last, position, time_ms + 1, producer),
+        append_of(first, last, position, time_ms, Some(stamp)),
+    ] {
+        let entry = (3, command(other.clone(), Some(batch.clone())));
+        let fault = fault(tried(append(3, vec![good(3), entry])));
+        assert!(
+            matches!(fault, EntryFault::Damaged(_)),
+            "{other:?}: {fault}"
+        );
+    }
+    // Of another epoch.
+    let entry = (4, command(right, Some(batch)));
+    let other = fault(tried(append(4, vec![good(3), entry])));
+    assert!(matches!(other, EntryFault::Damaged(_)), "{other}");
+}
+
+#[test]
+fn a_batch_may_only_be_missing_where_the_sender_says_that_it_was_trimmed() {
+    let trimmed = (3, command(append_command(7), None));
+    let message = append(3, vec![good(3), trimmed]);
+    let (mut header, body) = framed(message.clone());
+    assert_eq!(decode(header.clone(), body.clone()).unwrap().1, message);
+    let set = |header: &mut ReplicaFrame, entry: usize, trimmed| {
+        let Some(Kind::Append(append)) = &mut header.message else {
+            unreachable!()
+        };
+        append.entries[entry].trimmed = trimmed;
+    };
+    set(&mut header, 1, false);
+    let missing = fault(decode(header, body).map(|(_, message)| message));
+    assert!(matches!(missing, EntryFault::Missing));
+
+    // What is there was not trimmed away, and what is no append cannot be.
+    for other in [good(3), (3, replica::Payload::Barrier)] {
+        let (mut header, body) = framed(append(3, vec![good(3), other]));
+        set(&mut header, 1, true);
+        let said = fault(decode(header, body).map(|(_, message)| message));
+        assert!(matches!(said, EntryFault::Trimmed), "{said}");
+    }
 }

@@ -1,0 +1,187 @@
+//! What is stored of a binding: its row, the leaf that it is summed in, and the rows by which it is found. All of them
+//! change in one batch, by the difference between what was held and what comes.
+
+use mesh_ring::binding::{Binding, Version};
+use mesh_ring::ids::PartitionId;
+use mesh_ring::merkle::{LeafId, LeafSum, binding_digest, leaf_of};
+
+use super::group::Group;
+use crate::error::ReadError;
+use crate::keys::{self, family};
+use crate::read;
+
+/// A binding as a group sees it, with its stored bytes.
+pub(super) struct Held {
+    pub(super) binding: Binding,
+    pub(super) encoded: Vec<u8>,
+}
+
+impl Group<'_> {
+    /// The binding as the group sees it so far.
+    pub(super) fn held(
+        &self,
+        partition: PartitionId,
+        key: &[u8],
+    ) -> Result<Option<Held>, ReadError> {
+        match self.bindings.get(&(partition, key.to_vec())) {
+            Some(None) => Ok(None),
+            Some(Some(staged)) => Ok(Some(Held {
+                binding: read::decoded(self.store, partition, key, staged)?,
+                encoded: staged.clone(),
+            })),
+            None if self.wiped.contains(&partition) => Ok(None),
+            None => {
+                let stored_key = keys::binding_key(partition, key);
+                let Some(value) = self.store.get(family::BINDINGS, &stored_key)? else {
+                    return Ok(None);
+                };
+                Ok(Some(Held {
+                    binding: read::decoded(self.store, partition, key, &value)?,
+                    encoded: value.to_vec(),
+                }))
+            }
+        }
+    }
+
+    /// Writes the binding, or removes it. `held`: what stood there.
+    pub(super) fn store_binding(
+        &mut self,
+        partition: PartitionId,
+        key: &[u8],
+        held: Option<&Held>,
+        after: Option<&Binding>,
+    ) -> Result<(), ReadError> {
+        let encoded = after.map(Binding::encode);
+        let leaf = leaf_of(key);
+        if self.with_leaves {
+            let mut sum = self.leaf(partition, leaf)?;
+            if let Some(held) = held {
+                sum = sum.sub(binding_digest(key, &held.encoded));
+            }
+            if let Some(encoded) = &encoded {
+                sum = sum.add(binding_digest(key, encoded));
+            }
+            self.put_leaf(partition, leaf, sum);
+            match (held, after) {
+                (None, Some(_)) => {
+                    let index = keys::under_leaf_key(partition, leaf, key);
+                    self.put(family::BINDING_INDEX, index, []);
+                }
+                (Some(_), None) => {
+                    let index = keys::under_leaf_key(partition, leaf, key);
+                    self.delete(family::BINDING_INDEX, index);
+                }
+                _ => {}
+            }
+        }
+        self.find_by_time(partition, key, held.map(|held| &held.binding), after);
+        self.put_binding(partition, key, encoded);
+        Ok(())
+    }
+
+    /// Sets the row of a binding alone. It is written when the group is sealed.
+    pub(super) fn put_binding(
+        &mut self,
+        partition: PartitionId,
+        key: &[u8],
+        encoded: Option<Vec<u8>>,
+    ) {
+        self.bindings.insert((partition, key.to_vec()), encoded);
+    }
+
+    /// The sum of a leaf as the group sees it so far.
+    fn leaf(&self, partition: PartitionId, leaf: LeafId) -> Result<LeafSum, ReadError> {
+        match self.leaves.get(&(partition, leaf)) {
+            Some(sum) => Ok(*sum),
+            None if self.wiped.contains(&partition) => Ok(LeafSum::ZERO),
+            None => read::leaf(self.store, partition, leaf),
+        }
+    }
+
+    /// Sets the sum of a leaf. It is written when the group is sealed.
+    pub(super) fn put_leaf(&mut self, partition: PartitionId, leaf: LeafId, sum: LeafSum) {
+        self.leaves.insert((partition, leaf), sum);
+        self.changed_leaves.push((partition, leaf));
+    }
+
+    /// Puts the bindings and leaves as the group leaves them: once, and in order, so that what has its neighbour in the
+    /// memtable before it is inserted with a shorter search.
+    pub(super) fn settle_bindings(&mut self) {
+        let store = self.store;
+        let bindings = store.family(family::BINDINGS);
+        let mut changed: Vec<_> = self.bindings.iter().collect();
+        changed.sort_unstable();
+        for ((partition, key), encoded) in changed {
+            let stored_key = keys::binding_key(*partition, key);
+            match encoded {
+                Some(encoded) => self.batch.put_cf(bindings, stored_key, encoded),
+                None => self.batch.delete_cf(bindings, stored_key),
+            }
+        }
+        let mut changed = std::mem::take(&mut self.changed_leaves);
+        changed.sort_unstable();
+        changed.dedup();
+        for (partition, leaf) in changed {
+            let key = keys::merkle_key(partition, leaf);
+            // One that is not there any more was removed with its partition.
+            match self.leaves.get(&(partition, leaf)) {
+                Some(sum) if *sum != LeafSum::ZERO => {
+                    self.put(family::MERKLE, key, sum.to_bytes());
+                }
+                _ => self.delete(family::MERKLE, key),
+            }
+        }
+    }
+
+    /// Moves the rows by which a binding is found when a time has come: one for each value that expires, one where there
+    /// is nothing but tombstones.
+    pub(super) fn find_by_time(
+        &mut self,
+        partition: PartitionId,
+        key: &[u8],
+        before: Option<&Binding>,
+        after: Option<&Binding>,
+    ) {
+        let (old, new) = (due_times(before), due_times(after));
+        for due_ms in old.iter().filter(|due_ms| !new.contains(due_ms)) {
+            self.delete(family::EXPIRY, keys::expiry_key(*due_ms, partition, key));
+        }
+        for due_ms in new.iter().filter(|due_ms| !old.contains(due_ms)) {
+            self.put(
+                family::EXPIRY,
+                keys::expiry_key(*due_ms, partition, key),
+                [],
+            );
+        }
+        let (old, new) = (
+            before.and_then(tombstone_since),
+            after.and_then(tombstone_since),
+        );
+        if old == new {
+            return;
+        }
+        if let Some(since_ms) = old {
+            let index = keys::tombstone_key(partition, since_ms, key);
+            self.delete(family::BINDING_INDEX, index);
+        }
+        if let Some(since_ms) = new {
+            let index = keys::tombstone_key(partition, since_ms, key);
+            self.put(family::BINDING_INDEX, index, []);
+        }
+    }
+}
+
+fn due_times(binding: Option<&Binding>) -> Vec<u64> {
+    let versions = binding.map(Binding::versions).unwrap_or_default();
+    versions
+        .iter()
+        .filter_map(|version| version.expires_ms)
+        .collect()
+}
+
+/// Since when there is nothing but tombstones, by the youngest; `None` where there is a value.
+pub(crate) fn tombstone_since(binding: &Binding) -> Option<u64> {
+    let millis = |version: &Version| version.hlc.millis();
+    let youngest = binding.versions().iter().map(millis).max().unwrap_or(0);
+    binding.is_collectable().then_some(youngest)
+}

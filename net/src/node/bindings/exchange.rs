@@ -1,0 +1,246 @@
+//! Copies of bindings from node to node.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mesh_ring::binding::Binding;
+use mesh_ring::ids::{NodeId, PartitionId};
+use mesh_ring::name::BindingKey;
+use mesh_ring::preference::Preference;
+use mesh_ring::quorum::Role;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::write::of_hint;
+use super::{BINDING_BYTES, preference};
+use crate::node::coordinator::forwarded;
+use crate::node::peers::AskError;
+use crate::node::requests::access::only_nodes;
+use crate::node::requests::{Answers, Caller, on_disk, plain};
+use crate::node::{Shared, reply};
+use crate::wire::proto::{
+    self, BindingIs, Error, ErrorCode, FetchBinding, StoreBinding, reply::Kind as Answer,
+    request::Kind,
+};
+
+/// Has another node keep a copy; returns when that is durable there.
+///
+/// # Errors
+/// Its own word, or that it was not reached.
+pub(super) async fn send(
+    shared: &Shared,
+    to: NodeId,
+    role: Role,
+    key: &BindingKey,
+    binding: Bytes,
+    map_version: u64,
+    deadline: Instant,
+) -> Result<(), Error> {
+    let stands_in_for = match role {
+        Role::StandIn { home } => Some(Bytes::copy_from_slice(&home.0)),
+        Role::Home | Role::Copy => None,
+    };
+    let kind = Kind::StoreBinding(StoreBinding {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        stands_in_for,
+        map_version,
+    });
+    let request = forwarded(kind);
+    let asked = shared.peers.ask(to, &request, binding, deadline);
+    asked.await.map(|_| ()).map_err(of_ask)
+}
+
+/// Asks another node what it holds of a key. As a stand-in it answers from its hints, too.
+///
+/// # Errors
+/// As for [`send`].
+pub(super) async fn ask(
+    shared: &Shared,
+    to: NodeId,
+    key: &BindingKey,
+    as_home: bool,
+    deadline: Instant,
+) -> Result<Binding, Error> {
+    let kind = Kind::FetchBinding(FetchBinding {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        stands_in: !as_home,
+    });
+    let request = forwarded(kind);
+    let asked = shared.peers.ask(to, &request, Bytes::new(), deadline);
+    let mut answers = asked.await.map_err(of_ask)?;
+    match answers.pop() {
+        Some((Answer::BindingIs(_), body)) => Binding::decode(&body).map_err(reply::malformed),
+        _ => Err(reply::internal()),
+    }
+}
+
+pub(super) fn of_ask(error: AskError) -> Error {
+    match error {
+        AskError::Refused(error) => error,
+        error => reply::error(ErrorCode::Unavailable, error.to_string()),
+    }
+}
+
+/// All that this node knows of a key.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) async fn known(shared: &Arc<Shared>, key: BindingKey) -> Result<Binding, Error> {
+    on_disk(shared, move |shared| {
+        let known = shared.engine.known_binding(&key);
+        Ok(known
+            .map_err(|error| reply::of_read(&error))?
+            .unwrap_or_default())
+    })
+    .await
+}
+
+/// Merges a copy into this node's own; returns when that is durable.
+///
+/// # Errors
+/// It was refused, or the store has stopped.
+pub(super) async fn merge(
+    shared: &Arc<Shared>,
+    key: BindingKey,
+    binding: Binding,
+) -> Result<(), Error> {
+    let (answer, merged) = oneshot::channel();
+    shared.engine.submit_merge(key, binding, move |result| {
+        // Nobody waits where the stream is gone; the copy stays.
+        let _ = answer.send(result);
+    });
+    merged
+        .await
+        .map_err(|_| reply::internal())?
+        .map_err(|error| reply::of_binding(&error))
+}
+
+async fn hint(
+    shared: &Shared,
+    home: NodeId,
+    key: BindingKey,
+    binding: Binding,
+) -> Result<(), Error> {
+    let (answer, kept) = oneshot::channel();
+    shared
+        .engine
+        .submit_hint(home, key, binding, move |result| {
+            let _ = answer.send(result);
+        });
+    kept.await
+        .map_err(|_| reply::internal())?
+        .map_err(|error| of_hint(&error))
+}
+
+/// A copy of the binding as this node has it, for another node.
+pub(in crate::node) async fn fetch(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    fetch: FetchBinding,
+) -> Result<Answers, Error> {
+    only_nodes(caller)?;
+    let key = BindingKey::new(&fetch.key).map_err(reply::invalid)?;
+    let preference = preference(shared, &key)?;
+    if !fetch.stands_in && !keeps(&preference, shared.me()) {
+        return Err(shared.not_replica(preference.partition));
+    }
+    let binding = known(shared, key).await?;
+    Ok(vec![(
+        Answer::BindingIs(BindingIs {}),
+        binding.encode().into(),
+    )])
+}
+
+/// Takes another node's copy of a binding: into this node's own, or as a hint for a home that is away.
+pub(in crate::node) async fn store(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    store: StoreBinding,
+    body: Bytes,
+) -> Result<Answers, Error> {
+    only_nodes(caller)?;
+    let key = BindingKey::new(&store.key).map_err(reply::invalid)?;
+    let binding = Binding::decode(&body).map_err(reply::malformed)?;
+    let _room = shared
+        .room(body.len() + BINDING_BYTES)
+        .await
+        .ok_or_else(reply::stopping)?;
+    let home = store.stands_in_for.map(|id| node_id(&id)).transpose()?;
+    match home.filter(|home| *home != shared.me()) {
+        Some(home) => {
+            let map = shared.map();
+            if map.node(home).is_none() {
+                return Err(reply::invalid("a hint for a node that is not in the map"));
+            }
+            hint(shared, home, key, binding).await?;
+        }
+        None => {
+            let preference = preference(shared, &key)?;
+            if !keeps(&preference, shared.me()) {
+                return Err(shared.not_replica(preference.partition));
+            }
+            merge(shared, key, binding).await?;
+        }
+    }
+    Ok(plain(Answer::Done(proto::Done {})))
+}
+
+/// Takes many copies of one partition's bindings in, which another node has kept for this one. All or an error: what was
+/// taken stays.
+pub(in crate::node) async fn keep_all(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    copies: proto::StoreBindings,
+    body: Bytes,
+) -> Result<Answers, Error> {
+    only_nodes(caller)?;
+    let partition = u16::try_from(copies.partition)
+        .map(PartitionId)
+        .map_err(reply::malformed)?;
+    let map = shared.map();
+    let preference =
+        Preference::of(&map, partition).ok_or_else(|| reply::malformed("no such partition"))?;
+    if !keeps(&preference, shared.me()) {
+        return Err(shared.not_replica(partition));
+    }
+    let _room = shared
+        .room(body.len() + copies.entries.len() * BINDING_BYTES)
+        .await
+        .ok_or_else(reply::stopping)?;
+    let mut rest = body;
+    let mut merges = Vec::with_capacity(copies.entries.len());
+    for entry in &copies.entries {
+        let length = entry.length as usize;
+        if length > rest.len() {
+            return Err(reply::malformed("lengths beyond the body"));
+        }
+        let binding = Binding::decode(&rest.split_to(length)).map_err(reply::malformed)?;
+        let key = BindingKey::new(&entry.key).map_err(reply::invalid)?;
+        if map.partition(key.as_bytes()) != partition {
+            return Err(reply::malformed("a key of another partition"));
+        }
+        let (answer, merged) = oneshot::channel();
+        shared.engine.submit_merge(key, binding, move |result| {
+            let _ = answer.send(result);
+        });
+        merges.push(merged);
+    }
+    for merged in merges {
+        merged
+            .await
+            .map_err(|_| reply::internal())?
+            .map_err(|error| reply::of_binding(&error))?;
+    }
+    Ok(plain(Answer::Done(proto::Done {})))
+}
+
+/// Whether the node has a copy of the partition, or is getting one.
+fn keeps(preference: &Preference, node: NodeId) -> bool {
+    preference.homes.contains(&node) || preference.copies.contains(&node)
+}
+
+fn node_id(bytes: &[u8]) -> Result<NodeId, Error> {
+    let id = bytes.try_into();
+    id.map(NodeId)
+        .map_err(|_| reply::malformed("a node's id has 16 bytes"))
+}
