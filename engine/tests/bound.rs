@@ -59,7 +59,7 @@ fn whoever_asks_is_told_of_each_change_before_its_writer_is_answered() {
     // Another copy brings something new, and then nothing.
     let theirs = engine.binding(&BindingKey::new(b"b").unwrap()).unwrap();
     let merge = || {
-        let (done, merged) = std::sync::mpsc::channel();
+        let (done, merged) = std::sync::mpsc::sync_channel(1);
         let key = BindingKey::new(b"c").unwrap();
         engine.submit_merge(key, theirs.clone().unwrap(), move |result| {
             done.send(result).unwrap();

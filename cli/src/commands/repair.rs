@@ -26,8 +26,9 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
     let client = session.connect().await?;
-    let report = client.repair(args.partition.map(PartitionId)).await?;
+    let mut report = client.repair(args.partition.map(PartitionId)).await?;
     client.close().await;
+    report.nodes.sort_by(|a, b| a.node.cmp(&b.node));
     for (node, error) in &report.silent {
         session
             .out

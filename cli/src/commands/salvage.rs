@@ -20,8 +20,8 @@ The last resort, when the disk cannot be restored: the log is cut at the first d
 acknowledged after that point are gone. What is cut off is kept in files beside it. Without --accept-loss nothing is
 changed: it only says what would be lost, and exits with 1 where there is damage. The node must not be running.
 
-Afterwards serve the node as ever. What another node has, it takes back: start that one first, above all of two nodes the
-other one. Records that only a node has which is away meanwhile are replaced when it returns.")]
+Afterwards serve the node as ever. What other nodes still have it takes back from them, so let them run before: of two
+nodes, the other one. What a node has alone that is away then, is replaced when that node returns.")]
 pub(crate) struct Args {
     /// The node's folder
     folder: PathBuf,

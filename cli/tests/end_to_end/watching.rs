@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use rustix::process::Signal;
@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::mesh::{Mesh, PATIENCE, meshctl, signal, until, wait};
+
+/// Lines that are kept until the test asks for them.
+const LINES_MAX: usize = 4096;
 
 /// A command that prints a line now and then.
 struct Printing {
@@ -24,7 +27,7 @@ impl Printing {
         command.args(words).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = channel();
+        let (sender, lines) = sync_channel(LINES_MAX);
         thread::spawn(move || {
             let lines = stdout.lines().map_while(Result::ok);
             let _ = lines.map(|line| sender.send(line)).all(|sent| sent.is_ok());

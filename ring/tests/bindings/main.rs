@@ -142,7 +142,7 @@ macro_rules! noticed {
 
 noticed! {
     stamps_that_are_ignored_are_noticed: StampsIgnored from 0,
-    repairs_that_are_stamped_anew_are_noticed: RepairsStampedAnew from 0,
+    repairs_that_are_stamped_anew_are_noticed: RepairsStampedAnew from 600,
     hints_that_no_round_asks_about_are_noticed: HintsNotAsked from 0,
     rounds_among_the_replicas_alone_are_noticed: ReplicasAskedAlone from 0,
     answers_before_the_sync_are_noticed: LookedBeforeSync from 290,

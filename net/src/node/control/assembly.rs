@@ -284,6 +284,8 @@ impl Shared {
     /// The entry that says that what was decided last may be forgotten goes ahead of every command. Does nothing where
     /// that is not so, or was said.
     pub(super) async fn salvage(&self) -> Proposed {
+        // Said twice, epochs would leap twice.
+        let _turn = self.salvaging.lock().await;
         let term = self.raft.metrics().borrow().current_term;
         if !self.is_leader() || !self.log.lacks_salvage(term) {
             return Proposed::Answered(Answer::Nothing);

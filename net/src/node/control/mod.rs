@@ -4,7 +4,8 @@
 //! - `raft`: what is replicated, and the clock; `log`, `machine`, `rows`: its storage; `rpc`, `network`: its messages;
 //! - `propose`: commands, from any node; `members`: who votes and who only follows; `duties`: what the leader decides by
 //!   gossip and by the clock;
-//! - `assembly`: how voters go on whose disks did not come back whole; `standby`: members that know more than they.
+//! - `suspicion`: a log that may have lost its end; `assembly`: how voters go on when too many have such; `standby`:
+//!   members that know more than they.
 //!
 //! Every node has the map, because every node is a member: one, three or five vote, the others follow. Without a majority
 //! of the voters the map stays as it is, and so does everything that needs no change of it.
@@ -22,15 +23,16 @@ mod rpc;
 mod standby;
 #[cfg(test)]
 mod suite;
+mod suspicion;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mesh_engine::{Engine, ROW_BYTES_MAX, ReadRows, RowChange};
+use mesh_engine::{Engine, ROW_BYTES_MAX, ReadRows};
 use mesh_ring::ids::NodeId;
 use mesh_ring::map::ClusterMap;
 use openraft::raft::AppendEntriesResponse;
@@ -48,7 +50,7 @@ use self::assembly::Assembly;
 use self::log::Log;
 use self::machine::Machine;
 use self::network::Links;
-use self::raft::{Raft, RaftId, Vote};
+use self::raft::{Raft, RaftId};
 use self::rpc::Request;
 use crate::tasks::{TaskSet, blocking};
 
@@ -147,6 +149,8 @@ struct Shared {
     map: watch::Receiver<Arc<ClusterMap>>,
     /// When a leader was last heard of.
     heard: Mutex<Option<Instant>>,
+    /// Held by whoever says that the group was salvaged.
+    salvaging: tokio::sync::Mutex<()>,
     suspect: AtomicBool,
     assembly: Mutex<Assembly>,
     started: Instant,
@@ -163,7 +167,7 @@ impl Control {
     pub async fn start(config: ControlConfig) -> Result<Control, ControlStartError> {
         let clock = Arc::new(config.clock.config().map_err(ControlStartError::Clock)?);
         let (published, map) = watch::channel(Arc::new(config.beginning.map().clone()));
-        let suspect = mark_suspect(&config).await?;
+        let suspect = suspicion::mark(&config).await?;
         let engine = Arc::clone(&config.engine);
         let (log, machine) = blocking(move || load(engine, published))
             .await
@@ -188,6 +192,7 @@ impl Control {
             beginning: config.beginning,
             map,
             heard: Mutex::new(None),
+            salvaging: tokio::sync::Mutex::default(),
             suspect: AtomicBool::new(suspect),
             assembly: Mutex::default(),
             started: Instant::now(),
@@ -284,11 +289,6 @@ impl Shared {
         leader.map(|id| id.0)
     }
 
-    /// Whether the log may have lost its end: then this node neither votes nor campaigns.
-    fn is_suspect(&self) -> bool {
-        self.suspect.load(Ordering::Acquire)
-    }
-
     fn is_leader(&self) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
@@ -369,20 +369,6 @@ impl Shared {
             Request::Propose(command) => rpc::answer(kind, &self.propose_here(command).await),
         }
     }
-
-    /// A leader knows of nothing on this node that this node does not have, or nobody who votes knows more: its log is
-    /// whole again.
-    async fn trust_again(&self) {
-        let gone = RowChange::Delete {
-            key: rows::SUSPECT.to_vec(),
-        };
-        if rows::write(&self.engine, vec![gone]).await.is_ok() {
-            self.suspect.store(false, Ordering::Release);
-            self.forget_assembly();
-            self.raft.runtime_config().elect(true);
-            tracing::info!("the control plane's log is whole again: this node may vote");
-        }
-    }
 }
 
 fn load(
@@ -391,24 +377,4 @@ fn load(
 ) -> Result<(Log, Machine), RowError> {
     let log = Log::load(Arc::clone(&engine))?;
     Ok((log, Machine::load(engine, published)?))
-}
-
-/// Whether the log may have lost its end, now or at an earlier start since which it was not caught up.
-async fn mark_suspect(config: &ControlConfig) -> Result<bool, RowError> {
-    let marked: Option<()> = rows::read(&config.engine, rows::SUSPECT)?;
-    if marked.is_none() && config.suspect {
-        let row = |key: &[u8], value: Result<Vec<u8>, _>| RowChange::Put {
-            key: key.to_vec(),
-            value: value.unwrap_or_default(),
-        };
-        let mut changes = vec![row(rows::SUSPECT, rows::encode(&()))];
-        let vote: Option<Vote> = rows::read(&config.engine, rows::VOTE)?;
-        if let Some(mut vote) = vote {
-            // A leader would go on as one without any election, and give lost entries' numbers away once more.
-            vote.committed = false;
-            changes.push(row(rows::VOTE, rows::encode(&vote)));
-        }
-        rows::write(&config.engine, changes).await?;
-    }
-    Ok(marked.is_some() || config.suspect)
 }

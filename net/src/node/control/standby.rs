@@ -109,7 +109,7 @@ impl Shared {
         // It only fails if a task of the group panicked, which is logged there.
         let _ = self.raft.shutdown().await;
         let cause = if votes {
-            "the leader of the control plane contradicts what this voter knows to be committed: this node stops before it does harm: keep its disk, and run `meshctl salvage` on the others".to_owned()
+            "the leader of the control plane contradicts what this voter knows to be committed: this node stops before it does harm, and the others go on without it: keep its disk, and join under another name with `meshctl node new` and `meshctl node join`".to_owned()
         } else {
             match self.drop_log_and_map().await {
                 Ok(()) => "the voters of the control plane have lost changes of the cluster map that this node knows, and were salvaged without them: it has dropped its copy of the map: start this node again, and it takes over theirs".to_owned(),
