@@ -1,5 +1,9 @@
 //! Entries that come from another replica are not believed: what does not fit is refused before anything of it is stored.
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "tests fail by panicking"
+)]
 
 use std::{
     net::{SocketAddr, UdpSocket},

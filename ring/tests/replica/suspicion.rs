@@ -202,7 +202,7 @@ fn a_sole_replica_comes_back_in_the_epoch_after_its_damage() {
         to: Some(node(0)),
         why: ResignCause::Restarted,
     };
-    assert_eq!(cluster.at(0).reports, [resign.clone()]);
+    assert_eq!(cluster.at(0).reports, std::slice::from_ref(&resign));
     assert!(cluster.at(0).replica.is_suspect());
     // It says so again, until the map has heard.
     cluster.tick(500);
