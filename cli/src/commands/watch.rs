@@ -86,7 +86,7 @@ fn print(event: &WatchEvent, session: &mut Session) -> Result<(), Failure> {
         _ => event.value.as_deref().map_or_else(Vec::new, on_one_line),
     };
     let time = event.time_ms.map(rfc3339);
-    let fields = [
+    let fields: [&[u8]; 5] = [
         word(event.kind).as_bytes(),
         &on_one_line(&event.key),
         &value,
