@@ -204,21 +204,13 @@ impl Writing {
                     }
                     late_at = Instant::now() + LATE;
                 }
-                () = sleep_until(deadline) => {
-                    round.deadline(&mut effects);
-                    for effect in std::mem::take(&mut effects) {
-                        self.perform(effect, deadline);
-                    }
-                    return;
-                }
-                () = self.shared.tasks.stopping() => {
-                    round.deadline(&mut effects);
-                    for effect in std::mem::take(&mut effects) {
-                        self.perform(effect, deadline);
-                    }
-                    return;
-                }
+                () = sleep_until(deadline) => break,
+                () = self.shared.tasks.stopping() => break,
             }
+        }
+        round.deadline(&mut effects);
+        for effect in effects {
+            self.perform(effect, deadline);
         }
     }
 
@@ -226,9 +218,8 @@ impl Writing {
         match effect {
             WriteEffect::Ask { node, role } => {
                 self.asked.push((node, role));
-                if node == self.shared.me() {
-                    self.keep_here(role);
-                } else {
+                // What this node keeps it was asked once, and before all others: it is where the write was decided.
+                if node != self.shared.me() {
                     self.send(node, role, deadline);
                 }
             }
@@ -236,34 +227,6 @@ impl Writing {
                 if let Some(answer) = self.answer.take() {
                     let _ = answer.send(self.made(outcome));
                 }
-            }
-        }
-    }
-
-    /// The first thing that this node was asked to keep was decided here. Any further one is a hint for another home.
-    fn keep_here(&self, role: Role) {
-        let first = self
-            .asked
-            .iter()
-            .filter(|(node, _)| *node == self.shared.me())
-            .count()
-            == 1;
-        let Role::StandIn { home } = role else { return };
-        let (said, me) = (self.said.clone(), self.shared.me());
-        if first {
-            return;
-        }
-        match Binding::decode(&self.binding) {
-            Ok(binding) => {
-                let key = self.key.clone();
-                self.shared
-                    .engine
-                    .submit_hint(home, key, binding, move |result| {
-                        let _ = said.try_send((me, role, result.map_err(|error| of_hint(&error))));
-                    });
-            }
-            Err(error) => {
-                let _ = said.try_send((me, role, Err(reply::malformed(error))));
             }
         }
     }
