@@ -1,5 +1,6 @@
 //! Questions to any one of very many nodes: the map, and a binding.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use mesh_net::client::{Client, ClusterView, NodeState, WriteOptions};
@@ -85,6 +86,7 @@ fn measure(run: &Run<'_>, nodes: usize, dir: &std::path::Path) -> Result<Finding
     });
     let keys = run.sized(KEYS).max(50);
     runtime.block_on(put_all(&clients, keys))?;
+    runtime.block_on(introduce(&clients, keys))?;
     let idle = idle_percent(&fleet)?;
     let mut rounds = Vec::new();
     for round in 0..run.few_rounds() as u64 {
@@ -222,6 +224,24 @@ async fn put_all(askers: &[Asker], keys: u64) -> Result<()> {
                 WriteOptions::default(),
             )
             .await?;
+    }
+    Ok(())
+}
+
+/// Lets every node meet all others that keep a key, so that no question waits for a handshake.
+async fn introduce(askers: &[Asker], keys: u64) -> Result<()> {
+    let view = askers[0].0.cluster().await?;
+    for (client, _) in askers {
+        let mut met = BTreeSet::new();
+        for number in 0..keys {
+            let key = key(number);
+            let partition = partition_of(key.as_bytes(), PARTITIONS);
+            let replicas = &view.partitions[usize::from(partition.0)].replicas;
+            if replicas.iter().any(|node| !met.contains(node)) {
+                met.extend(replicas.iter().copied());
+                client.get(key.as_bytes(), Some(1)).await?;
+            }
+        }
     }
     Ok(())
 }

@@ -40,6 +40,7 @@ pub(super) async fn register(shared: &Arc<Shared>) -> Result<(), String> {
     };
     let boot = of_disk(shared.engine.boot_token());
     let previous: Vec<Boot> = shared.engine.earlier_boots().map(of_disk).collect();
+    let is_first = previous.is_empty();
     let command = ControlCommand::Register {
         node: shared.me(),
         boot,
@@ -49,7 +50,10 @@ pub(super) async fn register(shared: &Arc<Shared>) -> Result<(), String> {
     };
     let mut asked = BTreeSet::new();
     loop {
-        ask_others(shared, boot, &mut asked).await?;
+        // Nobody can have seen anything of a disk in its first life. If it is a copy of one that lived, the map knows that.
+        if !is_first {
+            ask_others(shared, boot, &mut asked).await?;
+        }
         match shared.propose(command.clone()).await {
             Ok(_) => break,
             Err(ProposeError::Refused(error)) => return Err(error.to_string()),
@@ -67,8 +71,9 @@ pub(super) async fn register(shared: &Arc<Shared>) -> Result<(), String> {
 
 /// What another node says of this one.
 struct Word {
+    node: NodeId,
     name: String,
-    map: ClusterMap,
+    map_version: u64,
     boot: Boot,
     positions: BTreeMap<PartitionId, Position>,
 }
@@ -103,34 +108,56 @@ async fn ask_others(
     let mut words = Vec::new();
     while let Some((node, word)) = answers.recv().await {
         match word {
-            Ok(word) => {
-                asked.insert(node);
-                words.push(word);
-            }
+            Ok(word) => words.push(word),
             Err(cause) => tracing::debug!(%node, cause, "not heard what it saw of this node"),
         }
     }
+    let newest = newest_map(shared, map, &mut words).await;
     if words.is_empty() {
         return Ok(());
     }
+    asked.extend(words.iter().map(|word| word.node));
     let shared = Arc::clone(shared);
-    let judged = blocking(move || judge(&shared, &map, boot, &words)).await;
+    let judged = blocking(move || judge(&shared, &newest, boot, &words)).await;
     judged.unwrap_or(Ok(()))
+}
+
+/// The newest map among this node's own and those that were spoken of. Who does not give a newer one was not heard: its
+/// word is dropped, and it will be asked again.
+async fn newest_map(
+    shared: &Arc<Shared>,
+    mine: Arc<ClusterMap>,
+    words: &mut Vec<Word>,
+) -> Arc<ClusterMap> {
+    words.sort_by_key(|word| word.map_version);
+    while let Some(last) = words.last()
+        && last.map_version > mine.version()
+    {
+        let deadline = Instant::now() + SEEN_TIMEOUT;
+        let exact = exact_map();
+        let answers = shared.peers.ask_aside(last.node, &exact, deadline).await;
+        match answers
+            .map_err(|error| error.to_string())
+            .and_then(read_map)
+        {
+            Ok(map) => return Arc::new(map),
+            Err(cause) => tracing::debug!(node = %last.node, cause, "not given its map"),
+        }
+        words.pop();
+    }
+    mine
 }
 
 async fn ask(shared: &Shared, node: NodeId, name: String) -> Result<Word, String> {
     let deadline = Instant::now() + SEEN_TIMEOUT;
     let of = Bytes::copy_from_slice(&shared.me().0);
     let seen = Request::new(request::Kind::SeenOf(SeenOf { node: of }));
-    let seen = shared.peers.ask(node, &seen, Bytes::new(), deadline);
+    let seen = shared.peers.ask_aside(node, &seen, deadline);
     let seen = seen.await.map_err(|error| error.to_string())?;
     let Some((Answer::Seen(_), body)) = seen.into_iter().next() else {
         return Err("not an answer of this protocol".into());
     };
     let seen = SeenPositions::decode(body).map_err(|error| error.to_string())?;
-    let exact = exact_map();
-    let map = shared.peers.ask(node, &exact, Bytes::new(), deadline);
-    let map = read_map(map.await.map_err(|error| error.to_string())?)?;
     let boot = Boot {
         count: seen.boot,
         token: seen.token.as_ref().try_into().unwrap_or_default(),
@@ -143,21 +170,17 @@ async fn ask(shared: &Shared, node: NodeId, name: String) -> Result<Word, String
         Some((PartitionId(u16::try_from(seen.partition).ok()?), at))
     });
     Ok(Word {
+        node,
         name,
-        map,
+        map_version: seen.map_version,
         boot,
         positions: positions.collect(),
     })
 }
 
 /// Compares the disk with what others say. Blocks.
-fn judge(shared: &Shared, mine: &ClusterMap, boot: Boot, words: &[Word]) -> Result<(), String> {
+fn judge(shared: &Shared, newest: &ClusterMap, boot: Boot, words: &[Word]) -> Result<(), String> {
     let name = &shared.engine.identity().name;
-    let maps = words.iter().map(|word| &word.map);
-    let newest = maps
-        .max_by_key(|map| map.version())
-        .filter(|map| map.version() > mine.version())
-        .unwrap_or(mine);
     if newest.is_removed(shared.me()) {
         return Err(super::peers::removed(name));
     }

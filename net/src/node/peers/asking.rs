@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Peers,
-    dial::{self, DialError, Expected},
+    dial::{self, DIAL_TIMEOUT, DialError, Expected},
     link,
 };
 use crate::{
@@ -116,7 +116,34 @@ impl Peers {
         body: Bytes,
         deadline: Instant,
     ) -> Result<Vec<(reply::Kind, Bytes)>, AskError> {
-        let connection = self.connection(to, Channel::Bulk, deadline).await?;
+        self.ask_over(Channel::Bulk, to, request, body, deadline)
+            .await
+    }
+
+    /// Asks a node over its control connection, which every node keeps to every other one: no other connection is dialled
+    /// for it. For what is small and seldom. Otherwise as [`Peers::ask`].
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn ask_aside(
+        &self,
+        to: NodeId,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Vec<(reply::Kind, Bytes)>, AskError> {
+        self.ask_over(Channel::Control, to, request, Bytes::new(), deadline)
+            .await
+    }
+
+    async fn ask_over(
+        &self,
+        channel: Channel,
+        to: NodeId,
+        request: &Request,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Vec<(reply::Kind, Bytes)>, AskError> {
+        let connection = self.connection(to, channel, deadline).await?;
         timeout_at(deadline, exchange(&connection, request, body))
             .await
             .map_err(|_| AskError::Late)?
@@ -202,7 +229,14 @@ impl Peers {
                 node: None,
                 name: "",
             };
-            let dialled = dial::dial(&self.0.shared, address, &anyone, Channel::Bulk).await?;
+            let dialled = dial::dial(
+                &self.0.shared,
+                address,
+                &anyone,
+                Channel::Bulk,
+                DIAL_TIMEOUT,
+            )
+            .await?;
             let answer = exchange(&dialled.connection, request, body).await;
             dialled.connection.close(CLOSE_DONE, b"");
             Ok((dialled.is, answer?))
@@ -229,7 +263,15 @@ impl Peers {
             node: None,
             name: "",
         };
-        let dialled = dial::dial_one(&self.0.shared, name, addr, &anyone, Channel::Bulk).await?;
+        let dialled = dial::dial_one(
+            &self.0.shared,
+            name,
+            addr,
+            &anyone,
+            Channel::Bulk,
+            DIAL_TIMEOUT,
+        )
+        .await?;
         dialled.connection.close(CLOSE_DONE, b"");
         Ok(swim::Contact {
             node: dialled.node,

@@ -19,8 +19,8 @@ use crate::{
     wire::proto::{Channel, ErrorCode, NodeHello, NodeIs, Request, reply, request::Kind},
 };
 
-/// How long a handshake and the greeting may take, for each address of a name.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a handshake, and then the greeting, may take for each address of a name.
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most addresses of one name that are tried.
@@ -142,16 +142,18 @@ impl Endpoints {
     }
 }
 
-/// Dials the addresses of `HOST:PORT` in turn until the expected node answers.
+/// Dials the addresses of `HOST:PORT` in turn until the expected node answers. `patience` is for each step at each
+/// address, usually [`DIAL_TIMEOUT`].
 pub(super) async fn dial(
     shared: &Shared,
     address: &str,
     expected: &Expected<'_>,
     channel: Channel,
+    patience: Duration,
 ) -> Result<Established, DialError> {
     let mut failure = None;
     for addr in resolve(address).await? {
-        match dial_one(shared, address, addr, expected, channel).await {
+        match dial_one(shared, address, addr, expected, channel, patience).await {
             Ok(established) => return Ok(established),
             Err(error) => failure = Some(error),
         }
@@ -188,16 +190,17 @@ pub(super) async fn dial_one(
     addr: SocketAddr,
     expected: &Expected<'_>,
     channel: Channel,
+    patience: Duration,
 ) -> Result<Established, DialError> {
     let unreachable = |cause: String| DialError::Unreachable {
         address: address.into(),
         cause,
     };
-    let connection = timeout(DIAL_TIMEOUT, connect(shared, addr, channel))
+    let connection = timeout(patience, connect(shared, addr, channel))
         .await
         .map_err(|_| unreachable("no answer; is the node running?".into()))?
         .map_err(unreachable)?;
-    let greeted = timeout(DIAL_TIMEOUT, greet(shared, &connection, expected, channel))
+    let greeted = timeout(patience, greet(shared, &connection, expected, channel))
         .await
         .unwrap_or_else(|_| Err(Unfit::Silent("no answer to the greeting".into())));
     match greeted {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Contact, Inner, NotSent, PeerEvent, Shared,
-    dial::{self, Established},
+    dial::{self, DIAL_TIMEOUT, Established},
     frames, lanes,
     outbox::Outbox,
 };
@@ -39,6 +39,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const STEADY_AFTER: Duration = Duration::from_secs(1);
 /// An attempt that is younger than this is not begun anew because the peer was heard of.
 const NUDGE_AFTER: Duration = Duration::from_millis(100);
+/// The longest that an attempt is given. One that was given up is followed by one that is given twice as long: where both
+/// sides are slow because very many nodes start at once, whoever stays as impatient never gets through.
+const DIAL_TIMEOUT_MAX: Duration = Duration::from_secs(8);
 
 /// Bytes and messages that wait for the lane of short answers.
 const PROMPT_BYTES_MAX: usize = 4 << 20;
@@ -226,14 +229,16 @@ pub(super) fn want(inner: &Inner, neighbour: &Arc<Neighbour>, channel: Channel) 
 async fn keep(shared: Arc<Shared>, peer: Arc<Neighbour>, channel: Channel) {
     let link = peer.link(channel);
     let mut pause = Pause::new();
+    let mut patience = DIAL_TIMEOUT;
     let mut told = false;
     loop {
         let dialled = tokio::select! {
             () = peer.gone.cancelled() => break,
-            dialled = attempt(&shared, &peer, channel) => dialled,
+            dialled = attempt(&shared, &peer, channel, patience) => dialled,
         };
         match dialled {
             Ok(established) => {
+                patience = DIAL_TIMEOUT;
                 let began = Instant::now();
                 serve(&shared, &peer, channel, &established).await;
                 tell_lost(&shared, &peer).await;
@@ -243,6 +248,7 @@ async fn keep(shared: Arc<Shared>, peer: Arc<Neighbour>, channel: Channel) {
                 }
             }
             Err(error) => {
+                patience = (patience * 2).min(DIAL_TIMEOUT_MAX);
                 down(&peer, channel, error.to_string());
                 if !std::mem::replace(&mut told, true) {
                     tell_lost(&shared, &peer).await;
@@ -262,26 +268,29 @@ async fn keep(shared: Arc<Shared>, peer: Arc<Neighbour>, channel: Channel) {
     );
 }
 
-/// Dials until that succeeds or fails, anew where the peer is heard of while it takes long.
+/// Dials until that succeeds or fails. Begins anew where the peer is heard of while it takes long: it may have come up just
+/// now, and the packets to it are sent again more and more seldom. Each time it waits twice as long for that.
 async fn attempt(
     shared: &Shared,
     peer: &Neighbour,
     channel: Channel,
+    patience: Duration,
 ) -> Result<Established, dial::DialError> {
+    let mut nudge_after = NUDGE_AFTER;
     loop {
         let contact = peer.contact.borrow().clone();
         let expected = dial::Expected {
             node: Some(contact.node),
             name: &contact.name,
         };
-        let dialling = dial::dial(shared, &contact.address, &expected, channel);
+        let dialling = dial::dial(shared, &contact.address, &expected, channel, patience);
         let nudged = async {
-            sleep(NUDGE_AFTER).await;
+            sleep(nudge_after).await;
             peer.link(channel).nudged.notified().await;
         };
         tokio::select! {
             dialled = dialling => return dialled,
-            () = nudged => {}
+            () = nudged => nudge_after *= 2,
         }
     }
 }

@@ -85,6 +85,7 @@ pub(super) async fn seen_of(
     let seen = SeenPositions {
         boot: boot.count,
         token: Bytes::copy_from_slice(&boot.token),
+        map_version: map.version(),
         positions: positions
             .into_iter()
             .map(|(PartitionId(partition), at)| SeenPosition {
