@@ -231,3 +231,19 @@ fn a_write_is_told_of_before_it_is_durable_and_is_then_what_was_told() {
     assert_eq!((none, &written), (None, &decided));
     assert_eq!(engine.binding(&key).unwrap(), binding);
 }
+
+#[test]
+fn files_that_are_made_reach_the_disk_piece_by_piece() {
+    let bench = Bench::new();
+    drop(bench.open());
+    let files = fs::read_dir(bench.data().join("db")).unwrap();
+    let newest = files
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.to_str().unwrap().contains("OPTIONS-"))
+        .max()
+        .unwrap();
+    let options = fs::read_to_string(newest).unwrap();
+    for line in ["strict_bytes_per_sync=true", "  bytes_per_sync=262144"] {
+        assert!(options.contains(line), "no {line} in {options}");
+    }
+}

@@ -27,9 +27,14 @@ pub(crate) mod topic;
 pub(crate) mod verify;
 pub(crate) mod watch;
 
+use std::time::Duration;
+
 use crate::args::{Cli, Command};
 use crate::error::Failure;
 use crate::session::Session;
+
+/// How long a node's threads may take to finish what they do when it ends without an orderly shutdown.
+const LEAVING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs one command to its end on a runtime of its own.
 pub(crate) fn execute(cli: Cli) -> Result<(), Failure> {
@@ -40,11 +45,17 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Failure> {
     })?;
     let runtime = runtime(&cli.command)
         .map_err(|e| Failure::failed(format!("cannot start the async runtime: {e}")))?;
+    let has_store = matches!(cli.command, Command::Serve(_));
     let done = runtime.block_on(run(cli.command, &mut session));
     // What was printed before a failure is still true.
     let flushed = session.out.flush();
-    // Not dropped: a thread that waits for stdin would hold up the exit for ever.
-    runtime.shutdown_background();
+    if has_store {
+        // Threads that are still in RocksDB when the process takes its statics down would crash.
+        runtime.shutdown_timeout(LEAVING_TIMEOUT);
+    } else {
+        // Not waited for: a thread that reads stdin would hold up the exit for ever.
+        runtime.shutdown_background();
+    }
     done.and(flushed)
 }
 
