@@ -3,6 +3,7 @@
 mod access;
 mod basics;
 mod failover;
+mod healing;
 mod load;
 mod nodes;
 mod records;
@@ -78,5 +79,7 @@ async fn visit(tour: &mut Tour<'_>, input: &[u8]) -> Result<(), Failure> {
     basics::expiry(tour).await?;
     access::refusals(tour, nodes.address()?).await?;
     failover::lose_the_majority(tour, &mut nodes, input).await?;
+    healing::join(tour, &mut nodes).await?;
+    healing::hand_over(tour, &mut nodes).await?;
     basics::stop(tour, &mut nodes, input).await
 }

@@ -13,7 +13,9 @@ use crate::error::Failure;
 use crate::layout::Layout;
 use crate::process::NodeProcess;
 
-const NAMES: [&str; 3] = ["n1", "n2", "n3"];
+const FOUNDERS: [&str; 3] = ["n1", "n2", "n3"];
+/// The one that joins them later.
+pub(super) const NEWCOMER: &str = "n4";
 /// Longest time that the tour waits for all copies to be whole.
 const WHOLE_MAX: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -33,7 +35,7 @@ pub(super) async fn start(tour: &mut Tour<'_>) -> Result<Nodes, Failure> {
         layout.authority().join(AUTHORITY_KEY_FILE),
         layout.client().join(KEY_FILE),
     ];
-    keys.extend(NAMES.map(|name| layout.node(name).join("identity").join(KEY_FILE)));
+    keys.extend(FOUNDERS.map(|name| layout.node(name).join("identity").join(KEY_FILE)));
     tour.claim(
         keys.iter().all(|key| is_private(key)),
         "it has a private CA, and every private key is readable by its owner only",
@@ -47,7 +49,7 @@ pub(super) async fn start(tour: &mut Tour<'_>) -> Result<Nodes, Failure> {
     let mut nodes = Nodes {
         running: BTreeMap::new(),
     };
-    for name in NAMES {
+    for name in FOUNDERS {
         nodes.serve(tour, name).await?;
     }
     let whole = whole_again(tour).await?;
@@ -100,7 +102,7 @@ impl Nodes {
     }
 
     pub(super) async fn start_all(&mut self, tour: &mut Tour<'_>) -> Result<(), Failure> {
-        for name in NAMES {
+        for name in FOUNDERS.into_iter().chain([NEWCOMER]) {
             self.serve(tour, name).await?;
         }
         Ok(())
@@ -119,20 +121,33 @@ impl Nodes {
 }
 
 fn known(name: &str) -> Result<&'static str, Failure> {
-    let known = NAMES.into_iter().find(|known| *known == name);
+    let mut names = FOUNDERS.into_iter().chain([NEWCOMER]);
+    let known = names.find(|known| *known == name);
     known.ok_or_else(|| Failure::failed(format!("{name} is none of the tour's nodes")))
 }
 
 /// Waits until all copies of everything are whole. `false`: they were not in time.
 pub(super) async fn whole_again(tour: &Tour<'_>) -> Result<bool, Failure> {
+    until_status(tour, |status| {
+        let nodes = status["nodes"].as_array();
+        let alive = nodes.is_some_and(|nodes| {
+            nodes.len() >= FOUNDERS.len() && nodes.iter().all(|node| node["state"] == "alive")
+        });
+        alive && status["under_replicated"] == 0 && status["unavailable"] == 0
+    })
+    .await
+}
+
+/// Waits until `meshctl status` says so. `false`: it did not in time.
+pub(super) async fn until_status(
+    tour: &Tour<'_>,
+    is_so: impl Fn(&Value) -> bool,
+) -> Result<bool, Failure> {
     let deadline = Instant::now() + WHOLE_MAX;
     loop {
         let status = tour.meshctl_unseen(&["status", "--output", "json"]).await?;
         let status: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
-        let alive = status["nodes"].as_array().is_some_and(|nodes| {
-            nodes.len() == NAMES.len() && nodes.iter().all(|node| node["state"] == "alive")
-        });
-        if alive && status["under_replicated"] == 0 && status["unavailable"] == 0 {
+        if is_so(&status) {
             return Ok(true);
         }
         if Instant::now() > deadline {
