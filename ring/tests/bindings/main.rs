@@ -10,7 +10,7 @@
     reason = "tests fail by panicking, and name their seeds"
 )]
 
-#[path = "../simulation/chance.rs"]
+#[path = "../support/chance.rs"]
 mod chance;
 mod control;
 mod coordinator;
@@ -21,17 +21,16 @@ mod node;
 mod oracle;
 mod reads;
 mod rounds;
+#[path = "../support/seeds.rs"]
+mod seeds;
 mod shared;
 mod store;
 mod trouble;
 mod wish;
 mod world;
 
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use shared::Breakage;
-use world::{Summary, run};
+use world::run;
 
 /// Seeds of an ordinary run of the tests.
 const SEEDS: u64 = 200;
@@ -58,55 +57,15 @@ const HAPPENS: [(&str, f64); 18] = [
     ("stray messages", 20.0),
 ];
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
-/// Runs a seed; what was wrong if it fails.
-fn attempt(seed: u64, breakage: Option<Breakage>) -> Result<Summary, String> {
-    catch_unwind(AssertUnwindSafe(|| run(seed, breakage, false))).map_err(|cause| {
-        let text = cause.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        text.unwrap_or_default()
-    })
-}
-
 #[test]
 fn simulation_keeps_what_was_acknowledged_and_brings_nothing_back() {
-    if let Some(seed) = number("MESHLOG_SEED") {
-        println!("{:?}", run(seed, None, true));
-        return;
-    }
-    let seeds = number("MESHLOG_SEEDS").unwrap_or(SEEDS);
-    let mut counts = BTreeMap::new();
-    let mut failures = 0;
-    for seed in 0..seeds {
-        match attempt(seed, None) {
-            Ok(summary) => {
-                for (what, count) in summary.counts {
-                    *counts.entry(what).or_insert(0) += count;
-                }
-            }
-            Err(cause) => {
-                failures += 1;
-                let line = cause.lines().next().unwrap_or_default();
-                println!("seed {seed} fails; MESHLOG_SEED={seed} shows what happens in it: {line}");
-            }
-        }
-    }
-    println!("{seeds} seeds: {counts:?}");
-    assert_eq!(failures, 0, "of {seeds} seeds");
-    if seeds < 100 {
-        return;
-    }
-    // A simulation in which little happens proves little.
-    for (what, per_seed) in HAPPENS {
-        let count = counts.get(what).copied().unwrap_or(0);
-        assert!(
-            count as f64 >= per_seed * seeds as f64,
-            "{what}: {count} in {seeds} seeds"
-        );
-    }
+    let counts = |summary: world::Summary| summary.counts;
+    seeds::all_pass(
+        SEEDS,
+        &HAPPENS,
+        |seed, shown| run(seed, None, shown),
+        counts,
+    );
 }
 
 #[test]
@@ -120,23 +79,14 @@ fn a_seed_runs_twice_alike() {
     }
 }
 
-/// Fails unless some seed, of those from this one on, shows that the rule is broken.
-fn is_noticed(breakage: Breakage, from: u64) {
-    if let Some(seed) = number("MESHLOG_SEED") {
-        println!("{:?}", run(seed, Some(breakage), true));
-        return;
-    }
-    let found = (from..from + 400).find_map(|seed| {
-        let cause = attempt(seed, Some(breakage)).err()?;
-        Some((seed, cause))
-    });
-    println!("{breakage:?}: {found:?}");
-    assert!(found.is_some(), "{breakage:?}");
-}
-
 macro_rules! noticed {
     ($($test:ident: $breakage:ident from $seed:literal,)*) => {
-        $(#[test] fn $test() { is_noticed(Breakage::$breakage, $seed); })*
+        $(#[test] fn $test() {
+            let breakage = Breakage::$breakage;
+            let run = |seed, shown| run(seed, Some(breakage), shown);
+            // From the first seed on, or from near one that is known to show it.
+            seeds::is_noticed(breakage, $seed..$seed + 400, run);
+        })*
     };
 }
 

@@ -15,6 +15,7 @@ mod model;
 
 mod actor;
 mod arriving;
+#[path = "../support/chance.rs"]
 mod chance;
 mod clients;
 mod control;
@@ -23,16 +24,15 @@ mod duties;
 mod node;
 mod oracle;
 mod requests;
+#[path = "../support/seeds.rs"]
+mod seeds;
 mod shared;
 mod store;
 mod trouble;
 mod world;
 
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use shared::Breakage;
-use world::{Summary, run};
+use world::run;
 
 /// Seeds of an ordinary run of the tests.
 const SEEDS: u64 = 400;
@@ -56,55 +56,15 @@ const HAPPENS: [(&str, f64); 15] = [
     ("forgotten producers", 1.0),
 ];
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
-/// Runs a seed; what was wrong if it fails.
-fn attempt(seed: u64, breakage: Option<Breakage>) -> Result<Summary, String> {
-    catch_unwind(AssertUnwindSafe(|| run(seed, breakage, false))).map_err(|cause| {
-        let text = cause.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        text.unwrap_or_default()
-    })
-}
-
 #[test]
 fn simulation_loses_nothing_that_was_acknowledged() {
-    if let Some(seed) = number("MESHLOG_SEED") {
-        println!("{:?}", run(seed, None, true));
-        return;
-    }
-    let seeds = number("MESHLOG_SEEDS").unwrap_or(SEEDS);
-    let mut counts = BTreeMap::new();
-    let mut failures = 0;
-    for seed in 0..seeds {
-        match attempt(seed, None) {
-            Ok(summary) => {
-                for (what, count) in summary.counts {
-                    *counts.entry(what).or_insert(0) += count;
-                }
-            }
-            Err(cause) => {
-                failures += 1;
-                let line = cause.lines().next().unwrap_or_default();
-                println!("seed {seed} fails; MESHLOG_SEED={seed} shows what happens in it: {line}");
-            }
-        }
-    }
-    println!("{seeds} seeds: {counts:?}");
-    assert_eq!(failures, 0, "of {seeds} seeds");
-    if seeds < 100 {
-        return;
-    }
-    // A simulation in which little happens proves little.
-    for (what, per_seed) in HAPPENS {
-        let count = counts.get(what).copied().unwrap_or(0);
-        assert!(
-            count as f64 >= per_seed * seeds as f64,
-            "{what}: {count} in {seeds} seeds"
-        );
-    }
+    let counts = |summary: world::Summary| summary.counts;
+    seeds::all_pass(
+        SEEDS,
+        &HAPPENS,
+        |seed, shown| run(seed, None, shown),
+        counts,
+    );
 }
 
 #[test]
@@ -118,38 +78,18 @@ fn a_seed_runs_twice_alike() {
     }
 }
 
-/// The first seed in which the breakage is noticed.
-fn noticed(breakage: Breakage) -> Option<(u64, String)> {
-    (0..300).find_map(|seed| {
-        let cause = attempt(seed, Some(breakage)).err()?;
-        Some((seed, cause))
-    })
+macro_rules! noticed {
+    ($($test:ident: $breakage:ident,)*) => {
+        $(#[test] fn $test() {
+            let breakage = Breakage::$breakage;
+            seeds::is_noticed(breakage, 0..300, |seed, shown| run(seed, Some(breakage), shown));
+        })*
+    };
 }
 
-#[test]
-fn a_disk_that_loses_what_it_synced_is_noticed() {
-    let found = noticed(Breakage::SyncedWritesLost);
-    println!("{found:?}");
-    assert!(found.is_some());
-}
-
-#[test]
-fn a_write_that_is_confirmed_too_early_is_noticed() {
-    let found = noticed(Breakage::ConfirmedBeforeSync);
-    println!("{found:?}");
-    assert!(found.is_some());
-}
-
-#[test]
-fn windows_that_go_with_a_truncation_are_noticed() {
-    let found = noticed(Breakage::WindowsForgottenAtTruncation);
-    println!("{found:?}");
-    assert!(found.is_some());
-}
-
-#[test]
-fn readers_that_see_what_is_not_committed_are_noticed() {
-    let found = noticed(Breakage::UncommittedShown);
-    println!("{found:?}");
-    assert!(found.is_some());
+noticed! {
+    a_disk_that_loses_what_it_synced_is_noticed: SyncedWritesLost,
+    a_write_that_is_confirmed_too_early_is_noticed: ConfirmedBeforeSync,
+    windows_that_go_with_a_truncation_are_noticed: WindowsForgottenAtTruncation,
+    readers_that_see_what_is_not_committed_are_noticed: UncommittedShown,
 }
