@@ -7,6 +7,8 @@
 
 #[path = "../support/cluster/mod.rs"]
 mod cluster;
+mod faults;
+mod histories;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -43,7 +43,15 @@ pub(in crate::node) async fn write(
     let (answer, answered) = oneshot::channel();
     let task = run(Arc::clone(shared), preference, need, write, room, answer);
     shared.tasks.spawn("binding write", task);
-    answered.await.unwrap_or_else(|_| Err(reply::stopping()))
+    // A write that was cut off may be on other nodes already: whoever repeats it makes another one, beside it.
+    answered.await.unwrap_or_else(|_| Err(cut_off()))
+}
+
+fn cut_off() -> Error {
+    reply::error(
+        ErrorCode::OutcomeUnknown,
+        "the node stopped while this was under way: it may have been done; look, or try again",
+    )
 }
 
 async fn run(
