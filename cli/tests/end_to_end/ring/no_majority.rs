@@ -55,6 +55,19 @@ fn one_of_three_tells_how_many_it_needs_and_one_more_is_enough() {
     dead.iter().for_each(|name| cluster.kill(name));
     takes_nothing(&cluster, "t");
     takes_nothing(&cluster, "other");
+    for words in [
+        &["put", "k", "v"][..],
+        &["delete", "k"],
+        &["get", "k"],
+        &["get", "k", "--read", "2"],
+    ] {
+        cluster.run(words).refused(4, &[SENTENCE]);
+    }
+    cluster
+        .run(&["put", "k", "v", "--write", "3"])
+        .refused(4, &["not enough replicas (need 3, have 1)"]);
+    cluster.ok(&["put", "k", "alone", "--write", "1"]);
+    assert_eq!(cluster.ok(&["get", "k", "--read", "1"]), b"alone");
     let read = cluster.run(&["tail", "t", "--limit", "2"]);
     assert_eq!(
         (read.code, &read.stdout[..]),
@@ -75,6 +88,11 @@ fn one_of_three_tells_how_many_it_needs_and_one_more_is_enough() {
     cluster.serve(&dead[1]);
     cluster.is_whole();
     cluster.is_identical("t", 3);
+    // What one alone took has reached the others.
+    for name in others(&cluster, &[&survivor]) {
+        let words = ["get", "k", "--read", "1", "--node", cluster.address(&name)];
+        assert!(until(|| cluster.run(&words).stdout == b"alone"));
+    }
     tail.kill().unwrap();
     tail.wait().unwrap();
 }
