@@ -8,7 +8,7 @@ use mesh_ring::name::BindingKey;
 use crate::{
     AT_ONCE,
     cluster::{Cluster, LOOK_AGAIN},
-    delete, disks, is_there, key, put,
+    count_forgotten, delete, disks, is_there, key, put,
     support::within,
     without, write,
 };
@@ -96,6 +96,7 @@ async fn nothing_comes_back_when_partitions_move_under_deletions() {
         move_under_deletions(&mut cluster, leaves).await;
     }
     settled(&cluster).await;
+    assert!(count_forgotten(&cluster).await > 0);
     assert_as_it_should_be(&mut cluster).await;
 }
 

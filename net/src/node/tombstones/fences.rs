@@ -257,10 +257,11 @@ mod tests {
 
     fn admits(fences: &Fences, map_version: u64, fence: u64) -> Result<(), Refusal> {
         let stamp = Stamp { map_version, fence };
-        match fences.admit(P, stamp, || Some(7), || ()) {
-            Err(NotTaken::Stale(refusal)) => Err(refusal),
-            taken => Ok(taken.unwrap()),
-        }
+        let taken = fences.admit(P, stamp, || Some(7), || ());
+        taken.map_err(|cause| match cause {
+            NotTaken::Stale(refusal) => refusal,
+            NotTaken::Removed => panic!("nobody was removed"),
+        })
     }
 
     fn told(fences: &Fences) -> Kept {

@@ -106,27 +106,30 @@ async fn look_after_all(shared: &Arc<Shared>, age: Duration, turns: &Arc<Semapho
     Some(())
 }
 
-/// Rounds about a partition's tombstones, one after the other, until none are left or one comes to nothing.
+/// Rounds about a partition's tombstones, one after the other for as long as there are more than one can ask about, until one
+/// comes to nothing.
 async fn look_after(shared: &Arc<Shared>, id: PartitionId, age: Duration) -> Outcome {
     for _ in 0..IN_A_ROW {
-        match one_round(shared, id, age).await {
-            Outcome::Collected => {}
+        let shared_too = Arc::clone(shared);
+        let found = blocking(move || find(&shared_too, id, age)).await;
+        let found = match found {
+            Some(Ok(None)) => return Outcome::None,
+            Some(Ok(Some(found))) if found.candidates.is_empty() => {
+                return Outcome::NotNow(format!("partition {id}: they cannot be read"));
+            }
+            Some(Ok(Some(found))) => found,
+            Some(Err(error)) => return Outcome::NotNow(format!("partition {id}: {error}")),
+            None => return Outcome::NotNow(format!("partition {id}: they cannot be looked for")),
+        };
+        match one_round(shared, id, found.candidates).await {
+            Outcome::Collected if found.is_full => tokio::time::sleep(PAUSE).await,
             outcome => return outcome,
         }
-        tokio::time::sleep(PAUSE).await;
     }
     Outcome::Collected
 }
 
-async fn one_round(shared: &Arc<Shared>, id: PartitionId, age: Duration) -> Outcome {
-    let shared_too = Arc::clone(shared);
-    let found = blocking(move || find(&shared_too, id, age)).await;
-    let candidates = match found {
-        Some(Ok(candidates)) if candidates.is_empty() => return Outcome::None,
-        Some(Ok(candidates)) => candidates,
-        Some(Err(error)) => return Outcome::NotNow(format!("partition {id}: {error}")),
-        None => return Outcome::NotNow(format!("partition {id}: they cannot be looked for")),
-    };
+async fn one_round(shared: &Arc<Shared>, id: PartitionId, candidates: Vec<Candidate>) -> Outcome {
     if let Some(void) = answering::obstacle(shared, id) {
         return Outcome::NotNow(because(shared, shared.me(), &void));
     }
@@ -173,29 +176,44 @@ fn because(shared: &Shared, node: NodeId, void: &Void) -> String {
     format!("{}: {void}", name(shared, node))
 }
 
-/// The next tombstones to ask about, and notes how many there are. Blocks.
-fn find(shared: &Shared, id: PartitionId, age: Duration) -> Result<Vec<Candidate>, ReadError> {
+/// What a round is to ask about.
+struct Found {
+    candidates: Vec<Candidate>,
+    /// There are more.
+    is_full: bool,
+}
+
+/// The next tombstones to ask about, if there are any, and notes how many there are. Blocks.
+fn find(shared: &Shared, id: PartitionId, age: Duration) -> Result<Option<Found>, ReadError> {
     let engine = &shared.engine;
     let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     let before_ms = engine.now_ms().saturating_sub(age_ms);
     let all = engine.old_tombstones(id, before_ms, None, COLLECT_KEYS_MAX)?;
     let count = all.len() as u64;
+    if count == 0 {
+        return Ok(None);
+    }
     let behind = match shared.waiting.after(id) {
         None => Vec::new(),
         after => engine.old_tombstones(id, before_ms, after.as_ref(), COLLECT_KEYS_MAX)?,
     };
     let next = if behind.is_empty() { all } else { behind };
     let (mut candidates, mut last, mut bytes) = (Vec::new(), None, 0);
+    let mut is_full = next.len() == COLLECT_KEYS_MAX;
     for tombstone in next {
         bytes += tombstone.key.len() + TOMBSTONE_BYTES;
         if bytes > QUESTION_BYTES_MAX && last.is_some() {
+            is_full = true;
             break;
         }
         candidates.extend(candidate(shared, &tombstone)?);
         last = Some(tombstone);
     }
     shared.waiting.note_found(id, count, last);
-    Ok(candidates)
+    Ok(Some(Found {
+        candidates,
+        is_full,
+    }))
 }
 
 /// `None`: it is no tombstone any more, or cannot be read, which repair sees to.
