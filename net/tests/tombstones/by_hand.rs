@@ -5,10 +5,10 @@ use mesh_net::identity::CredentialFiles;
 use mesh_net::wire::frame::{FrameReader, FrameWriter};
 use mesh_net::wire::proto::{
     AskTombstones, Error, ErrorCode, FetchBinding, Reply, Request, StateStamp, StoreBinding,
-    TombstonesAre, reply::Kind as Answer, request::Kind,
+    VoidRound, reply::Kind as Answer, request::Kind,
 };
 use mesh_ring::binding::Binding;
-use mesh_ring::ids::NodeId;
+use mesh_ring::ids::{NodeId, PartitionId};
 use quinn::Connection;
 
 use crate::cluster::Cluster;
@@ -81,22 +81,24 @@ impl AsNode {
         of_answer(self.ask(Kind::StoreBinding(store), state.clone()).await.0)
     }
 
-    /// Asks the node in a round about nothing, which raises its fence.
-    pub(crate) async fn raise(
-        &self,
-        partition: u16,
-        map_version: u64,
-        fence: u64,
-    ) -> TombstonesAre {
-        let asked = AskTombstones {
-            partition: partition.into(),
-            map_version,
-            fence,
-            tombstones: Vec::new(),
-        };
-        match self.ask(Kind::AskTombstones(asked), Bytes::new()).await.0 {
-            Answer::Tombstones(said) => said,
-            other => panic!("{other:?}"),
+    /// Asks the node in a round about nothing, which raises its fence, by whichever map it has; what is in the way of that.
+    pub(crate) async fn raise(&self, id: PartitionId, fence: u64) -> Option<VoidRound> {
+        let mut map_version = 1;
+        loop {
+            let asked = AskTombstones {
+                partition: id.0.into(),
+                map_version,
+                fence,
+                tombstones: Vec::new(),
+            };
+            let void = match self.ask(Kind::AskTombstones(asked), Bytes::new()).await.0 {
+                Answer::Tombstones(said) => said.void_round,
+                other => panic!("{other:?}"),
+            };
+            match void.as_ref().and_then(|void| void.map_version) {
+                Some(known) => map_version = known,
+                None => return void,
+            }
         }
     }
 }

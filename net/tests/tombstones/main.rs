@@ -17,9 +17,10 @@ mod support;
 use std::{ops::Range, time::Duration};
 
 use by_hand::AsNode;
-use cluster::{Cluster, PARTITIONS};
+use bytes::Bytes;
+use cluster::{Cluster, LOOK_AGAIN, PARTITIONS};
 use mesh_engine::{Engine, Options};
-use mesh_net::client::{Client, NodeState, WriteOptions};
+use mesh_net::client::{Client, ClientError, NodeState, WriteOptions};
 use mesh_ring::{ids::PartitionId, merkle::LeafSum, name::BindingKey};
 use support::within;
 
@@ -40,26 +41,47 @@ fn write(copies: u32) -> WriteOptions {
     }
 }
 
+/// Writes to so many nodes, however often that has to be tried: one of them may seem to be away for a moment.
 async fn put(client: &Client, numbers: Range<u64>, copies: u32) {
     for n in numbers {
-        let value = format!("value-{n}").into();
-        within(client.put(key(n).as_bytes(), value, write(copies)))
-            .await
-            .unwrap();
+        let name = key(n);
+        let value = Bytes::from(format!("value-{n}"));
+        within(until_done(async || {
+            client
+                .put(name.as_bytes(), value.clone(), write(copies))
+                .await
+        }))
+        .await;
     }
 }
 
+/// Deletes from so many nodes.
 async fn delete(client: &Client, numbers: Range<u64>, copies: u32) {
     for n in numbers {
-        within(client.delete(key(n).as_bytes(), write(copies)))
-            .await
-            .unwrap();
+        let name = key(n);
+        within(until_done(async || {
+            client.delete(name.as_bytes(), write(copies)).await
+        }))
+        .await;
+    }
+}
+
+async fn until_done<T>(mut attempt: impl AsyncFnMut() -> Result<T, ClientError>) -> T {
+    loop {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(ClientError::Unavailable(_)) => tokio::time::sleep(LOOK_AGAIN).await,
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 
 async fn is_there(client: &Client, n: u64, read: u32) -> bool {
-    let got = within(client.get(key(n).as_bytes(), Some(read))).await;
-    got.unwrap().is_some_and(|got| !got.values.is_empty())
+    let name = key(n);
+    let reading = until_done(async || client.get(name.as_bytes(), Some(read)).await);
+    within(reading)
+        .await
+        .is_some_and(|got| !got.values.is_empty())
 }
 
 /// Every node says that the keys are not there.
