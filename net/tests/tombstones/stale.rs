@@ -116,9 +116,10 @@ async fn a_write_goes_on_where_fences_were_raised_on_its_way() {
         put(&client, n..n + 1, 3).await;
         let id = partition_id(&key(n));
         let peer = AsNode::connect(&cluster, (n % 3) as usize, 0).await;
-        let at = peer.fetch(&key(n)).await.1;
-        assert_eq!(peer.raise(id, at.fence + 5).await, None);
-        assert!(peer.fetch(&key(n)).await.1.fence >= at.fence + 5);
+        // Above whatever others have heard of.
+        let fence = 100 * (n + 1);
+        assert_eq!(peer.raise(id, fence).await, None);
+        assert!(peer.fetch(&key(n)).await.1.fence >= fence);
         // All three have it all the same, whoever is behind.
         put(&client, n..n + 1, 3).await;
         assert!(is_there(&client, n, 3).await);
