@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "reply",
         "request",
         "tail",
+        "tombstone",
         "topic",
         "watch",
     ]

@@ -9,7 +9,7 @@ use mesh_net::client::ClientConfig;
 use mesh_net::identity::{Authority, CredentialFiles, Grants, Validity};
 use mesh_net::node::{
     DEAD_AFTER_DEFAULT, GossipTuning, Node, NodeConfig, REPAIR_EVERY_DEFAULT,
-    TRANSFER_BYTES_PER_SECOND_DEFAULT,
+    TOMBSTONE_AGE_DEFAULT, TRANSFER_BYTES_PER_SECOND_DEFAULT,
 };
 use mesh_net::quic::Tuning;
 use mesh_ring::ids::{ClusterId, NodeId};
@@ -163,6 +163,7 @@ fn prepare(dir: &Path, nodes: usize, partitions: u16) -> Result<(Vec<NodeConfig>
             scrub_bytes_per_second: 0,
             transfer_bytes_per_second: TRANSFER_BYTES_PER_SECOND_DEFAULT,
             repair_every: Some(REPAIR_EVERY_DEFAULT),
+            tombstone_age: TOMBSTONE_AGE_DEFAULT,
             dead_after: DEAD_AFTER_DEFAULT,
             gossip: GossipTuning {
                 probe_interval: PROBE_INTERVAL,

@@ -6,7 +6,7 @@ use std::path::Path;
 use mesh_engine::{Founding, FoundingMember, Identity, RESERVE_BYTES_DEFAULT};
 use mesh_net::identity::{Authority, IdentityError, Validity};
 use mesh_net::node::{
-    DEAD_AFTER_DEFAULT, GossipTuning, NODE_FILE, REPAIR_EVERY_DEFAULT,
+    DEAD_AFTER_DEFAULT, GossipTuning, NODE_FILE, REPAIR_EVERY_DEFAULT, TOMBSTONE_AGE_DEFAULT,
     TRANSFER_BYTES_PER_SECOND_DEFAULT,
 };
 use mesh_ring::ids::{ClusterId, NodeId};
@@ -156,6 +156,7 @@ node = \"{id}\"
 # scrub_bytes_per_second = 16777216  # how fast stored data is re-read and checked; 0: never
 # transfer_bytes_per_second = {TRANSFER_BYTES_PER_SECOND_DEFAULT}  # how fast partitions that move are copied, and bindings healed; 0: as fast as it goes
 # repair_every_seconds = {repair}  # how often copies of bindings are compared with one another; 0: only by `meshctl repair`
+# tombstone_age_seconds = {tombstones}  # when it is first asked whether a deletion may be forgotten
 # dead_after_seconds = {dead_after}  # a node that is dead for so long is replaced
 # probe_interval_ms = {interval}  # how soon a silent node counts as dead: an interval, then the time of suspicion
 # probe_timeout_ms = {timeout}
@@ -166,6 +167,7 @@ node = \"{id}\"
         zone = toml_string(&node.zone),
         contacts = contacts.join(", "),
         repair = REPAIR_EVERY_DEFAULT.as_secs(),
+        tombstones = TOMBSTONE_AGE_DEFAULT.as_secs(),
         dead_after = DEAD_AFTER_DEFAULT.as_secs(),
         interval = gossip.probe_interval.as_millis(),
         timeout = gossip.probe_timeout.as_millis(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_net::client::{NodeState, NodeView, RepairStatus, TransferStatus};
+use mesh_net::client::{NodeState, NodeView, RepairStatus, TombstoneStatus, TransferStatus};
 use serde_json::{Value, json};
 
 use crate::error::Failure;
@@ -12,6 +12,9 @@ use crate::units::{grouped, human_bytes};
 
 /// For how long it is told that bindings were healed.
 const HEALED_LATELY: Duration = Duration::from_secs(600);
+
+/// For how long deletions may have to be remembered before it is told why.
+const HELD_UP_LONG: Duration = Duration::from_secs(60);
 
 /// Show the cluster's health at a glance
 #[derive(Debug, clap::Args)]
@@ -112,6 +115,38 @@ fn healed(survey: &Survey) -> Vec<String> {
     told
 }
 
+/// Deletions that wait to be forgotten, and what is in the way of those that wait longest.
+fn tombstones(survey: &Survey) -> TombstoneStatus {
+    let mut all = TombstoneStatus::default();
+    for (_, status) in survey.statuses() {
+        let of = &status.tombstones;
+        all.waiting += of.waiting;
+        all.forgotten += of.forgotten;
+        all.held_up = all.held_up.max(of.held_up.clone());
+    }
+    all
+}
+
+fn held_up(survey: &Survey) -> Option<String> {
+    let all = tombstones(survey);
+    let (ago, cause) = all.held_up.filter(|(ago, _)| *ago >= HELD_UP_LONG)?;
+    Some(format!(
+        "{} or more deletions are remembered and cannot be forgotten since {}: {cause}",
+        grouped(all.waiting),
+        duration(ago)
+    ))
+}
+
+fn tombstones_object(tombstones: &TombstoneStatus) -> Value {
+    let held_up = tombstones.held_up.as_ref();
+    json!({
+        "waiting": tombstones.waiting,
+        "forgotten": tombstones.forgotten,
+        "held_up_seconds": held_up.map(|(ago, _)| ago.as_secs()),
+        "cause": held_up.map(|(_, cause)| cause),
+    })
+}
+
 fn duration(ago: Duration) -> String {
     match ago.as_secs() {
         seconds @ 0..60 => format!("{seconds} s"),
@@ -161,6 +196,7 @@ fn object(survey: &Survey) -> Value {
         "under_replicated": survey.under_replicated().len(),
         "unavailable": survey.unavailable(),
         "pending_hints": hints(survey),
+        "tombstones": tombstones_object(&tombstones(survey)),
         "transfers": transfers,
         "warnings": warnings(survey),
     })
@@ -231,6 +267,9 @@ fn print(survey: &Survey, session: &mut Session) -> Result<(), Failure> {
         None => out.line("the ring cannot be changed: the control plane has no majority")?,
     }
     for line in healed(survey) {
+        out.line(line)?;
+    }
+    if let Some(line) = held_up(survey) {
         out.line(line)?;
     }
     for warning in warnings(survey) {

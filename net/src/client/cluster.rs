@@ -97,6 +97,19 @@ pub struct NodeStatus {
     pub repair: RepairStatus,
     /// Copies that it still has to hand over to the nodes that keep their partitions now.
     pub leaving: u32,
+    /// Deletions that wait to be forgotten.
+    pub tombstones: TombstoneStatus,
+}
+
+/// Tombstones of bindings that wait until no node holds anything that they delete, and a node's part in finding that out.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TombstoneStatus {
+    /// At least so many are old enough to be forgotten, in partitions that the node sees to.
+    pub waiting: u64,
+    /// For how long some of them could not be, and why.
+    pub held_up: Option<(Duration, String)>,
+    /// How many the node has forgotten since it started.
+    pub forgotten: u64,
 }
 
 /// What comparing copies of bindings has come to at a node since it started, in what it began and in what others did.
@@ -457,6 +470,7 @@ fn status(status: proto::NodeStatus) -> Result<NodeStatus, ClientError> {
         warnings: status.warnings,
         repair: repair(status.repair.unwrap_or_default()),
         leaving: status.leaving,
+        tombstones: tombstones(status.tombstones.unwrap_or_default()),
     })
 }
 
@@ -470,6 +484,16 @@ fn repair(status: proto::RepairStatus) -> RepairStatus {
         bytes: status.bytes,
         damaged: status.damaged,
         healed_ago: status.healed_ms_ago.map(Duration::from_millis),
+    }
+}
+
+fn tombstones(status: proto::TombstoneStatus) -> TombstoneStatus {
+    let cause = status.cause;
+    let held_up = status.held_up_ms.map(Duration::from_millis);
+    TombstoneStatus {
+        waiting: status.waiting,
+        held_up: held_up.map(|held_up| (held_up, cause)),
+        forgotten: status.forgotten,
     }
 }
 

@@ -124,6 +124,9 @@ impl From<proto::Error> for ClientError {
             | ErrorCode::NotReplica
             | ErrorCode::Unavailable
             | ErrorCode::WrongNode
+            | ErrorCode::StateFenced
+            | ErrorCode::StateOldMap
+            | ErrorCode::StateNewMap
             | ErrorCode::OutcomeUnknown => Self::Unavailable(message),
             ErrorCode::Unspecified
             | ErrorCode::NodeRefused

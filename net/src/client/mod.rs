@@ -34,7 +34,7 @@ pub use bindings::{Got, GotValue, WriteAck, WriteOptions};
 use bytes::Bytes;
 pub use cluster::{
     ClusterChange, ClusterView, CopyStatus, FollowerLag, NodeState, NodeStatus, NodeView,
-    PartitionView, RepairStatus, TopicHash, TransferStatus,
+    PartitionView, RepairStatus, TombstoneStatus, TopicHash, TransferStatus,
 };
 pub use config::{ClientConfig, ConfigError, INFLIGHT_BYTES_MAX_DEFAULT, TIMEOUT_DEFAULT};
 pub use error::ClientError;

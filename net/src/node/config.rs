@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mesh_engine::{RESERVE_BYTES_DEFAULT, RESERVE_BYTES_MIN};
 use mesh_ring::ids::{ClusterId, NodeId};
+use mesh_ring::tombstone::TOMBSTONE_AGE_MS_MIN;
 use serde::Deserialize;
 
 use crate::identity::CredentialFiles;
@@ -25,6 +26,9 @@ pub const TRANSFER_BYTES_PER_SECOND_DEFAULT: u64 = 64 << 20;
 
 /// How often a node compares its copy of each partition's bindings with another one, where nothing else is said.
 pub const REPAIR_EVERY_DEFAULT: Duration = Duration::from_secs(60);
+
+/// How old a tombstone is at least when the nodes are asked whether it may be forgotten, where nothing else is said.
+pub const TOMBSTONE_AGE_DEFAULT: Duration = Duration::from_millis(TOMBSTONE_AGE_MS_MIN);
 
 /// How a node runs. Paths are absolute or relative to the process.
 #[derive(Clone, Debug)]
@@ -58,6 +62,9 @@ pub struct NodeConfig {
     pub transfer_bytes_per_second: u64,
     /// How often its copy of each partition's bindings is compared with another one. `None`: only when somebody asks for it.
     pub repair_every: Option<Duration>,
+    /// How old a tombstone must be before the nodes are asked whether it may be forgotten. A shorter time costs questions that
+    /// come to nothing; what was deleted stays so however short it is.
+    pub tombstone_age: Duration,
     /// How long another node may be dead before its partitions get new replicas.
     pub dead_after: Duration,
     /// How soon a silent node counts as dead.
@@ -127,6 +134,7 @@ struct File {
     scrub_bytes_per_second: Option<u64>,
     transfer_bytes_per_second: Option<u64>,
     repair_every_seconds: Option<u64>,
+    tombstone_age_seconds: Option<u64>,
     dead_after_seconds: Option<u64>,
     probe_interval_ms: Option<u64>,
     probe_timeout_ms: Option<u64>,
@@ -136,8 +144,8 @@ struct File {
 impl NodeConfig {
     /// Reads `node.toml` in a node's folder. Fields: `listen`, and optionally `advertise`, `zone`, `contacts`, `data`
     /// and `identity` (folders, relative to this one), `cluster`, `node`, `reserve_bytes`, `cache_bytes`,
-    /// `write_buffer_bytes`, `scrub_bytes_per_second`, `transfer_bytes_per_second`, `repair_every_seconds`, `dead_after_seconds`,
-    /// `probe_interval_ms`, `probe_timeout_ms`, `suspect_after_ms`.
+    /// `write_buffer_bytes`, `scrub_bytes_per_second`, `transfer_bytes_per_second`, `repair_every_seconds`,
+    /// `tombstone_age_seconds`, `dead_after_seconds`, `probe_interval_ms`, `probe_timeout_ms`, `suspect_after_ms`.
     ///
     /// # Errors
     /// [`NodeConfigError`], with the file's name.
@@ -173,6 +181,9 @@ fn parse(text: &str, folder: &Path) -> Result<NodeConfig, String> {
         Some(0) => None,
         Some(seconds) => Some(Duration::from_secs(seconds)),
     };
+    let tombstone_age = file
+        .tombstone_age_seconds
+        .map_or(TOMBSTONE_AGE_DEFAULT, Duration::from_secs);
     let zone = file.zone.unwrap_or_default();
     if zone.len() > ZONE_BYTES_MAX || zone.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(format!(
@@ -224,6 +235,7 @@ fn parse(text: &str, folder: &Path) -> Result<NodeConfig, String> {
             .transfer_bytes_per_second
             .unwrap_or(TRANSFER_BYTES_PER_SECOND_DEFAULT),
         repair_every,
+        tombstone_age,
         dead_after,
         gossip,
         tuning: Tuning::default(),
@@ -309,6 +321,7 @@ mod tests {
         assert_eq!(config.gossip, GossipTuning::default());
         assert_eq!(config.transfer_bytes_per_second, 64 << 20);
         assert_eq!(config.repair_every, Some(Duration::from_secs(60)));
+        assert_eq!(config.tombstone_age, TOMBSTONE_AGE_DEFAULT);
     }
 
     #[test]
@@ -323,7 +336,8 @@ probe_interval_ms = 1000
 probe_timeout_ms = 400
 suspect_after_ms = 3000
 transfer_bytes_per_second = 0
-repair_every_seconds = 0",
+repair_every_seconds = 0
+tombstone_age_seconds = 5",
         )
         .unwrap();
         assert_eq!(config.advertise.as_deref(), Some("n1.mesh.svc:7400"));
@@ -333,6 +347,7 @@ repair_every_seconds = 0",
         assert_eq!(config.gossip.probe_timeout, Duration::from_millis(400));
         assert_eq!(config.transfer_bytes_per_second, 0);
         assert_eq!(config.repair_every, None);
+        assert_eq!(config.tombstone_age, Duration::from_secs(5));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! - `peers`: the other nodes; `gossip`: who is alive; `control`: the group that changes the cluster map;
 //! - `partition`: the actor of one partition; `partitions`: which run here, by the map; `doors`, `reports`, `keeping_up`: what an
 //!   actor makes the node do; `payload`: what its journal carries; `transfer`: partitions that move here or away;
-//!   `repair`: copies of bindings that are compared, and healed;
+//!   `repair`: copies of bindings that are compared, and healed; `tombstones`: when deletions are forgotten;
 //! - `coordinator`: any node takes any request; `shortage`: unless too few replicas live; `requests`: those of one question and one answer; `append`, `tail` and `watches`:
 //!   the streams that stay; `commits`, `topics`: what the streams share; `listeners`: who they are; `reply`: errors in the words of the wire;
 //! - `upkeep`: retention, expiry and scrub by the clock, `clocks`: by whose; `running`: the tasks, and how they stop.
@@ -37,6 +37,7 @@ mod seen;
 mod shortage;
 mod start;
 mod tail;
+mod tombstones;
 mod topics;
 mod transfer;
 mod upkeep;
@@ -55,7 +56,7 @@ use tokio::sync::{Semaphore, watch};
 
 pub use self::config::{
     CONTACTS_MAX, DEAD_AFTER_DEFAULT, GossipTuning, NODE_FILE, NodeConfig, NodeConfigError,
-    REPAIR_EVERY_DEFAULT, TRANSFER_BYTES_PER_SECOND_DEFAULT, ZONE_BYTES_MAX,
+    REPAIR_EVERY_DEFAULT, TOMBSTONE_AGE_DEFAULT, TRANSFER_BYTES_PER_SECOND_DEFAULT, ZONE_BYTES_MAX,
 };
 pub use self::payload::Payload;
 pub use self::start::StartError;
@@ -72,6 +73,7 @@ use self::peers::Peers;
 use self::repair::Repairs;
 use self::reports::Reports;
 use self::running::Running;
+use self::tombstones::{Fences, Waiting};
 use self::topics::TopicNames;
 use self::transfer::Transfers;
 use self::watches::Watches;
@@ -126,6 +128,10 @@ pub(crate) struct Shared {
     again: tokio::sync::Notify,
     transfers: Transfers,
     repairs: Repairs,
+    /// By which states of bindings are admitted and stamped.
+    fences: Arc<Fences>,
+    /// Tombstones that wait to be forgotten.
+    waiting: Waiting,
     clocks: Clocks,
     commits: Arc<Commits>,
     bindings: bindings::Bindings,

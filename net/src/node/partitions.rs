@@ -453,8 +453,10 @@ async fn rebuild(shared: &Arc<Shared>, id: PartitionId, assignment: &Assignment,
 }
 
 impl Shared {
-    /// What else hangs on the map: who the peers are, and whose certificates are refused.
+    /// What else hangs on the map: who the peers are, whose certificates are refused, and since when this node is asked
+    /// about tombstones.
     pub(super) fn take_map(&self, map: &Arc<ClusterMap>) {
+        self.note_membership(map);
         self.peers.set_map(Arc::clone(map));
         let staying = || {
             let nodes = map.nodes().iter();

@@ -29,6 +29,7 @@ use super::peers::{Peers, PeersConfig};
 use super::repair::{self, Repairs};
 use super::reports::{self, Reports};
 use super::running::Running;
+use super::tombstones::{self, Waiting};
 use super::topics::TopicNames;
 use super::transfer::Transfers;
 use super::watches::Watches;
@@ -151,6 +152,13 @@ impl Node {
             });
         }
 
+        let fences = {
+            let engine = Arc::clone(&engine);
+            blocking(move || tombstones::load(&engine))
+                .await
+                .ok_or(StartError::Interrupted)?
+                .map_err(RowError::from)?
+        };
         let tasks = Running::default();
         let (peers, peer_events) = Peers::start(PeersConfig {
             me: engine.identity().node,
@@ -202,6 +210,8 @@ impl Node {
             again: Notify::new(),
             transfers: Transfers::new(config.transfer_bytes_per_second),
             repairs: Repairs::new(config.repair_every),
+            fences: Arc::new(fences),
+            waiting: Waiting::default(),
             clocks: Clocks::default(),
             commits,
             bindings: Bindings::default(),
@@ -288,6 +298,7 @@ fn run(
         }),
     );
     repair::start(shared);
+    tombstones::start(shared, config.tombstone_age);
     upkeep::start(shared, config.scrub_bytes_per_second);
 }
 

@@ -75,6 +75,9 @@ pub enum Void {
     /// It keeps hints for the partition, which may be older than the tombstones.
     #[error("it keeps hints for the partition")]
     Hints,
+    /// A copy of the partition is on its way to it, and may be older than the tombstones.
+    #[error("a copy of the partition is on its way to it")]
+    Arriving,
 }
 
 /// Why no round may begin now.

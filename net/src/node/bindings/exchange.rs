@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mesh_engine::BindingError;
 use mesh_ring::binding::Binding;
 use mesh_ring::ids::{NodeId, PartitionId};
 use mesh_ring::name::BindingKey;
 use mesh_ring::preference::Preference;
 use mesh_ring::quorum::Role;
-use tokio::sync::oneshot;
+use mesh_ring::tombstone::Stamp;
+use tokio::sync::oneshot::{self, error::RecvError};
 use tokio::time::Instant;
 
 use super::write::of_hint;
@@ -17,23 +19,24 @@ use crate::node::coordinator::forwarded;
 use crate::node::peers::AskError;
 use crate::node::requests::access::only_nodes;
 use crate::node::requests::{Answers, Caller, on_disk, plain};
+use crate::node::tombstones::{sender, stamp_of};
 use crate::node::{Shared, reply};
 use crate::wire::proto::{
     self, BindingIs, Error, ErrorCode, FetchBinding, StoreBinding, reply::Kind as Answer,
     request::Kind,
 };
 
-/// Has another node keep a copy; returns when that is durable there.
+/// Has another node keep a copy, which was read or made after this stamp was taken; returns when that is durable there.
 ///
 /// # Errors
-/// Its own word, or that it was not reached.
+/// Its own word, or that it was not reached. See [`Stale`](crate::node::tombstones::Stale).
 pub(super) async fn send(
     shared: &Shared,
     to: NodeId,
     role: Role,
     key: &BindingKey,
     binding: Bytes,
-    map_version: u64,
+    stamp: Stamp,
     deadline: Instant,
 ) -> Result<(), Error> {
     let stands_in_for = match role {
@@ -43,14 +46,14 @@ pub(super) async fn send(
     let kind = Kind::StoreBinding(StoreBinding {
         key: Bytes::copy_from_slice(key.as_bytes()),
         stands_in_for,
-        map_version,
+        stamp: Some(stamp.into()),
     });
     let request = forwarded(kind);
     let asked = shared.peers.ask(to, &request, binding, deadline);
     asked.await.map(|_| ()).map_err(of_ask)
 }
 
-/// Asks another node what it holds of a key. As a stand-in it answers from its hints, too.
+/// Asks another node what it holds of a key, and of when that is. As a stand-in it answers from its hints, too.
 ///
 /// # Errors
 /// As for [`send`].
@@ -60,7 +63,7 @@ pub(super) async fn ask(
     key: &BindingKey,
     as_home: bool,
     deadline: Instant,
-) -> Result<Binding, Error> {
+) -> Result<(Binding, Stamp), Error> {
     let kind = Kind::FetchBinding(FetchBinding {
         key: Bytes::copy_from_slice(key.as_bytes()),
         stands_in: !as_home,
@@ -69,7 +72,12 @@ pub(super) async fn ask(
     let asked = shared.peers.ask(to, &request, Bytes::new(), deadline);
     let mut answers = asked.await.map_err(of_ask)?;
     match answers.pop() {
-        Some((Answer::BindingIs(_), body)) => Binding::decode(&body).map_err(reply::malformed),
+        // What a removed node has nobody asks about when tombstones are forgotten.
+        Some(_) if shared.map().is_removed(to) => Err(reply::internal()),
+        Some((Answer::BindingIs(is), body)) => {
+            let binding = Binding::decode(&body).map_err(reply::malformed)?;
+            Ok((binding, stamp_of(is.stamp)?))
+        }
         _ => Err(reply::internal()),
     }
 }
@@ -95,38 +103,65 @@ pub(super) async fn known(shared: &Arc<Shared>, key: BindingKey) -> Result<Bindi
     .await
 }
 
-/// Merges a copy into this node's own; returns when that is durable.
+/// Merges what this node keeps elsewhere into its own copy; returns when that is durable.
 ///
 /// # Errors
 /// It was refused, or the store has stopped.
-pub(super) async fn merge(
+pub(super) async fn merge_own(
     shared: &Arc<Shared>,
     key: BindingKey,
     binding: Binding,
 ) -> Result<(), Error> {
+    of_merge(submit_merge(shared, key, binding).await)
+}
+
+/// Merges another node's copy into this node's own; returns when that is durable.
+///
+/// # Errors
+/// As for [`merge_own`], or it is stale.
+pub(super) async fn merge(
+    shared: &Arc<Shared>,
+    from: NodeId,
+    stamp: Stamp,
+    key: BindingKey,
+    binding: Binding,
+) -> Result<(), Error> {
+    let id = shared.engine.partition_of(key.as_bytes());
+    let merged = shared.admit(id, from, stamp, || submit_merge(shared, key, binding))?;
+    of_merge(merged.await)
+}
+
+type Merged = oneshot::Receiver<Result<(), BindingError>>;
+
+fn submit_merge(shared: &Shared, key: BindingKey, binding: Binding) -> Merged {
     let (answer, merged) = oneshot::channel();
     shared.engine.submit_merge(key, binding, move |result| {
         // Nobody waits where the stream is gone; the copy stays.
         let _ = answer.send(result);
     });
     merged
-        .await
-        .map_err(|_| reply::internal())?
-        .map_err(|error| reply::of_binding(&error))
+}
+
+fn of_merge(merged: Result<Result<(), BindingError>, RecvError>) -> Result<(), Error> {
+    let merged = merged.map_err(|_| reply::internal())?;
+    merged.map_err(|error| reply::of_binding(&error))
 }
 
 async fn hint(
     shared: &Shared,
+    (from, stamp): (NodeId, Stamp),
     home: NodeId,
     key: BindingKey,
     binding: Binding,
 ) -> Result<(), Error> {
     let (answer, kept) = oneshot::channel();
-    shared
-        .engine
-        .submit_hint(home, key, binding, move |result| {
-            let _ = answer.send(result);
-        });
+    let done = move |result| {
+        let _ = answer.send(result);
+    };
+    let id = shared.engine.partition_of(key.as_bytes());
+    shared.admit(id, from, stamp, || {
+        shared.engine.submit_hint(home, key, binding, done);
+    })?;
     kept.await
         .map_err(|_| reply::internal())?
         .map_err(|error| of_hint(&error))
@@ -144,9 +179,10 @@ pub(in crate::node) async fn fetch(
     if !fetch.stands_in && !keeps(&preference, shared.me()) {
         return Err(shared.not_replica(preference.partition));
     }
+    let stamp = Some(shared.stamp(preference.partition).into());
     let binding = known(shared, key).await?;
     Ok(vec![(
-        Answer::BindingIs(BindingIs {}),
+        Answer::BindingIs(BindingIs { stamp }),
         binding.encode().into(),
     )])
 }
@@ -159,6 +195,7 @@ pub(in crate::node) async fn store(
     body: Bytes,
 ) -> Result<Answers, Error> {
     only_nodes(caller)?;
+    let of = (sender(shared, caller)?, stamp_of(store.stamp)?);
     let key = BindingKey::new(&store.key).map_err(reply::invalid)?;
     let binding = Binding::decode(&body).map_err(reply::malformed)?;
     let _room = shared
@@ -172,14 +209,14 @@ pub(in crate::node) async fn store(
             if map.node(home).is_none() {
                 return Err(reply::invalid("a hint for a node that is not in the map"));
             }
-            hint(shared, home, key, binding).await?;
+            hint(shared, of, home, key, binding).await?;
         }
         None => {
             let preference = preference(shared, &key)?;
             if !keeps(&preference, shared.me()) {
                 return Err(shared.not_replica(preference.partition));
             }
-            merge(shared, key, binding).await?;
+            merge(shared, of.0, of.1, key, binding).await?;
         }
     }
     Ok(plain(Answer::Done(proto::Done {})))
@@ -194,6 +231,7 @@ pub(in crate::node) async fn keep_all(
     body: Bytes,
 ) -> Result<Answers, Error> {
     only_nodes(caller)?;
+    let (from, stamp) = (sender(shared, caller)?, stamp_of(copies.stamp)?);
     let partition = u16::try_from(copies.partition)
         .map(PartitionId)
         .map_err(reply::malformed)?;
@@ -208,7 +246,7 @@ pub(in crate::node) async fn keep_all(
         .await
         .ok_or_else(reply::stopping)?;
     let mut rest = body;
-    let mut merges = Vec::with_capacity(copies.entries.len());
+    let mut bindings = Vec::with_capacity(copies.entries.len());
     for entry in &copies.entries {
         let length = entry.length as usize;
         if length > rest.len() {
@@ -219,17 +257,14 @@ pub(in crate::node) async fn keep_all(
         if map.partition(key.as_bytes()) != partition {
             return Err(reply::malformed("a key of another partition"));
         }
-        let (answer, merged) = oneshot::channel();
-        shared.engine.submit_merge(key, binding, move |result| {
-            let _ = answer.send(result);
-        });
-        merges.push(merged);
+        bindings.push((key, binding));
     }
+    let submit = |(key, binding)| submit_merge(shared, key, binding);
+    let merges: Vec<Merged> = shared.admit(partition, from, stamp, || {
+        bindings.into_iter().map(submit).collect()
+    })?;
     for merged in merges {
-        merged
-            .await
-            .map_err(|_| reply::internal())?
-            .map_err(|error| reply::of_binding(&error))?;
+        of_merge(merged.await)?;
     }
     Ok(plain(Answer::Done(proto::Done {})))
 }

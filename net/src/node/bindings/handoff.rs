@@ -1,5 +1,8 @@
 //! Hinted handoff: what this node keeps for others is delivered when they are back, in order, and forgotten when a home has it.
 //!
+//! A hint goes out as new as whatever else is held here: tombstones that are younger than it are not forgotten while it is
+//! there.
+//!
 //! A hint whose target is no home of the key any more, or was removed, goes to a home that lives; so does every hint of a node
 //! that leaves. Anti-entropy brings it to the other homes from there.
 
@@ -12,11 +15,13 @@ use mesh_engine::Hint;
 use mesh_ring::binding::Binding;
 use mesh_ring::ids::{NodeId, PartitionId};
 use mesh_ring::map::ClusterMap;
+use mesh_ring::tombstone::Stamp;
 use tokio::time::Instant;
 
-use super::exchange::{merge, of_ask};
+use super::exchange::{merge_own, of_ask};
 use crate::node::control::Life;
 use crate::node::coordinator::forwarded;
+use crate::node::tombstones::Stale;
 use crate::node::{Shared, reply};
 use crate::tasks::blocking;
 use crate::wire::proto::{BindingEntry, Error, StoreBindings, request::Kind};
@@ -30,6 +35,9 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
 /// Bytes of hints that are read and sent at once. What comes next waits until these are acknowledged.
 const BATCH_BYTES: usize = 256 << 10;
+
+/// How often a target may refuse what this node has read in the meantime, before it is left alone for a while.
+const REFUSALS_MAX: usize = 5;
 
 /// How long a node may take to make one batch durable.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -133,9 +141,12 @@ fn destination(
 /// Delivers all that is kept for `target`, batch after batch, each of one partition.
 async fn hand_over(shared: &Arc<Shared>, target: NodeId) -> Result<(), String> {
     let mut after = None;
+    let mut refusals = 0;
     loop {
-        let engine = Arc::clone(&shared.engine);
-        let read = blocking(move || engine.hints(target, after, BATCH_BYTES)).await;
+        // Before they are read. Those of any partition may come next.
+        let stamps = shared.stamps();
+        let (engine, before) = (Arc::clone(&shared.engine), after);
+        let read = blocking(move || engine.hints(target, before, BATCH_BYTES)).await;
         let hints = match read.ok_or("the node is ending")? {
             Ok(hints) => hints,
             Err(error) => {
@@ -164,9 +175,21 @@ async fn hand_over(shared: &Arc<Shared>, target: NodeId) -> Result<(), String> {
         };
         let bytes: usize = batch.iter().map(|hint| hint.binding.len()).sum();
         shared.transfers.spend(bytes).await;
-        give(shared, to, first, &batch)
-            .await
-            .map_err(|error| error.message)?;
+        let Some(stamp) = stamps.get(usize::from(first.0)).copied() else {
+            return Err(format!("there is no partition {first}"));
+        };
+        if let Err(error) = give(shared, to, first, &batch, stamp).await {
+            match Stale::of(&error) {
+                // What is read now is newer.
+                Some(Stale::Fenced(fence)) if refusals < REFUSALS_MAX => {
+                    refusals += 1;
+                    shared.catch_up(first, fence).await;
+                    after = before;
+                    continue;
+                }
+                _ => return Err(error.message),
+            }
+        }
         forget(shared, target, first, &batch).await?;
         tracing::debug!(%target, %to, partition = %first, hints = batch.len(), "handed hints over");
     }
@@ -186,11 +209,12 @@ async fn give(
     to: NodeId,
     partition: PartitionId,
     hints: &[Hint],
+    stamp: Stamp,
 ) -> Result<(), Error> {
     if to == shared.me() {
         for hint in hints {
             let binding = Binding::decode(&hint.binding).map_err(reply::malformed)?;
-            merge(shared, hint.key.clone(), binding).await?;
+            merge_own(shared, hint.key.clone(), binding).await?;
         }
         return Ok(());
     }
@@ -206,6 +230,7 @@ async fn give(
     let kind = Kind::StoreBindings(StoreBindings {
         partition: partition.0.into(),
         entries,
+        stamp: Some(stamp.into()),
     });
     let deadline = Instant::now() + DELIVERY_TIMEOUT;
     let request = forwarded(kind);

@@ -1,6 +1,7 @@
 //! Bindings across the ring: any node takes any request, and the nodes that keep the key agree on it.
 //!
 //! - `write`, `read`: one request as its coordinator sees it; the decisions are `mesh_ring::quorum`'s;
+//! - `copying`: a write on its way to one node;
 //! - `exchange`: copies of bindings between nodes: to homes, to copies, and to stand-ins that keep hints;
 //! - `handoff`: hints on their way to whom they are for;
 //! - `away`: who was away lately, so that hints for it may still be under way.
@@ -9,6 +10,7 @@
 //! where no home lives does a stand-in coordinate.
 
 mod away;
+mod copying;
 mod exchange;
 mod handoff;
 mod read;

@@ -12,10 +12,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::{DEADLINE, LATE, exchange, refused, too_few};
+use crate::node::tombstones::Stale;
 use crate::node::{Shared, reply};
 use crate::wire::proto::Error;
 
-type Said = (NodeId, Result<Binding, Error>);
+type Said = (NodeId, Result<(Binding, Stamp), Error>);
 
 /// What `need` nodes hold of the key, together.
 ///
@@ -75,8 +76,7 @@ async fn run(
             Some((node, result)) = heard.recv() => {
                 reading.asked.retain(|asked| *asked != node);
                 match result {
-                    Ok(binding) => {
-                        let stamp = Stamp { map_version: reading.preference.map_version, fence: 0 };
+                    Ok((binding, stamp)) => {
                         round.answered(node, Answer { binding, stamp }, &mut effects);
                     }
                     Err(error) => {
@@ -131,7 +131,9 @@ impl Reading {
         let is_home = self.preference.homes.contains(&node);
         self.shared.tasks.spawn("binding read", async move {
             let result = if node == shared.me() {
-                exchange::known(&shared, key).await
+                let stamp = shared.stamp(shared.engine.partition_of(key.as_bytes()));
+                let known = exchange::known(&shared, key).await;
+                known.map(|binding| (binding, stamp))
             } else {
                 exchange::ask(&shared, node, &key, is_home, deadline).await
             };
@@ -143,18 +145,26 @@ impl Reading {
     fn repair(&self, repair: Repair) {
         self.shared.bindings.note_repair();
         let (shared, key) = (Arc::clone(&self.shared), self.key.clone());
-        let version = self.preference.map_version;
+        let id = self.preference.partition;
         self.shared.tasks.spawn("read repair", async move {
-            let Repair { node, binding, .. } = repair;
+            let Repair {
+                node,
+                binding,
+                stamp,
+            } = repair;
             let deadline = Instant::now() + DEADLINE;
             let stored = if node == shared.me() {
-                exchange::merge(&shared, key, binding).await
+                exchange::merge(&shared, node, stamp, key, binding).await
             } else {
                 let body = binding.encode().into();
-                exchange::send(&shared, node, Role::Home, &key, body, version, deadline).await
+                exchange::send(&shared, node, Role::Home, &key, body, stamp, deadline).await
             };
             if let Err(error) = stored {
                 tracing::debug!(%node, message = error.message, "a stale copy was not repaired");
+                // What was read is too old to be sent again; what is read next is not.
+                if let Some(Stale::Fenced(fence)) = Stale::of(&error) {
+                    shared.catch_up(id, fence).await;
+                }
             }
         });
     }

@@ -3,17 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use mesh_engine::{BindingWrite, HintError, Written};
 use mesh_ring::binding::Binding;
 use mesh_ring::ids::NodeId;
-use mesh_ring::name::BindingKey;
 use mesh_ring::preference::Preference;
 use mesh_ring::quorum::{Outcome, Role, Write, WriteEffect};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::{DEADLINE, LATE, exchange, refused, too_few};
+use super::copying::Copying;
+use super::{DEADLINE, LATE, refused, too_few};
 use crate::node::{Shared, reply};
 use crate::wire::proto::{Error, ErrorCode};
 
@@ -76,18 +75,29 @@ async fn run(
     let (said, heard) = mpsc::channel(most + 1);
     let key = write.key.clone();
     let role = own_role(&effects, shared.me());
-    let (binding, written) = match decide(&shared, role, write, room, said.clone()).await {
+    // Before the write is made over what is held.
+    let stamp = shared.stamp(preference.partition);
+    let (keeping, is_kept) = watch::channel(None);
+    let decided = decide(&shared, role, write, room, said.clone(), keeping).await;
+    let (binding, written) = match decided {
         Ok(decided) => decided,
         Err(error) => {
             let _ = answer.send(Err(error));
             return;
         }
     };
-    let writing = Writing {
-        shared,
-        preference,
+    let copying = Copying {
+        shared: Arc::clone(&shared),
+        partition: preference.partition,
         key,
         binding: binding.encode().into(),
+        stamp,
+        dot: written.dot,
+        is_kept,
+    };
+    let writing = Writing {
+        shared,
+        copying,
         written,
         answer: Some(answer),
         asked: Vec::new(),
@@ -105,19 +115,22 @@ fn own_role(effects: &[WriteEffect], me: NodeId) -> Role {
     own.unwrap_or(Role::Home)
 }
 
-/// Has the engine decide the write over what it holds. It becomes durable while others are sent it; `said` is told.
+/// Has the engine decide the write over what it holds. It becomes durable while others are sent it; `said` is told, and
+/// `keeping` whether this node keeps it.
 async fn decide(
     shared: &Shared,
     role: Role,
     write: BindingWrite,
     room: OwnedSemaphorePermit,
     said: mpsc::Sender<Said>,
+    keeping: watch::Sender<Option<bool>>,
 ) -> Result<(Binding, Written), Error> {
     let (sender, decided) = oneshot::channel();
     let (failed, failure) = oneshot::channel();
     let me = shared.me();
     let tell = move |result: Result<(), Error>| {
         drop(room);
+        keeping.send_replace(Some(result.is_ok()));
         if let Err(error) = &result {
             // Nobody listens where it was decided before.
             let _ = failed.send(error.clone());
@@ -168,9 +181,7 @@ pub(super) fn of_hint(reason: &HintError) -> Error {
 /// A write on its way to the nodes that are to have it.
 struct Writing {
     shared: Arc<Shared>,
-    preference: Preference,
-    key: BindingKey,
-    binding: Bytes,
+    copying: Copying,
     written: Written,
     /// Until the client has its answer.
     answer: Option<oneshot::Sender<Result<Made, Error>>>,
@@ -240,12 +251,9 @@ impl Writing {
     }
 
     fn send(&self, node: NodeId, role: Role, deadline: Instant) {
-        let (shared, said) = (Arc::clone(&self.shared), self.said.clone());
-        let (key, binding) = (self.key.clone(), self.binding.clone());
-        let version = self.preference.map_version;
+        let (copying, said) = (self.copying.clone(), self.said.clone());
         self.shared.tasks.spawn("binding copy", async move {
-            let stored = exchange::send(&shared, node, role, &key, binding, version, deadline);
-            let result = stored.await;
+            let result = copying.send(node, role, deadline).await;
             // Nobody listens once the round is over.
             let _ = said.send((node, role, result)).await;
         });

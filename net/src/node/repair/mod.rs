@@ -1,6 +1,6 @@
 //! Anti-entropy of bindings: copies of a partition are compared, and brought to the same, by `mesh_ring::merkle::walk`.
 //!
-//! - `walk`: one comparison, both sides; `trees`: what the side that answers remembers during it;
+//! - `walk`: one comparison, both sides; `held`: what this side has; `trees`: what the side that answers remembers during it;
 //! - `rounds`: when which copies are compared; `agenda`: what is due;
 //! - `leaving`: a copy that others keep now is handed over before it is dropped;
 //! - `counters`: what came of it, for people.
@@ -9,6 +9,7 @@
 
 mod agenda;
 mod counters;
+mod held;
 mod leaving;
 mod rounds;
 mod trees;

@@ -5,25 +5,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh_engine::{Engine, ReadError};
+use mesh_engine::ReadError;
 use mesh_ring::binding::Binding;
 use mesh_ring::ids::{NodeId, PartitionId};
 use mesh_ring::merkle::walk::{
-    self, Request as Question, Response, Salt, Source, State, Step, Walk, WalkError,
+    self, Request as Question, Response, Salt, State, Step, Walk, WalkError,
 };
 use mesh_ring::merkle::{LeafId, LeafSum, MERKLE_LEAVES, Tree};
 use mesh_ring::name::BindingKey;
+use mesh_ring::tombstone::Stamp;
 use prost::Message;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Compared;
+use super::held::{Held, STATE_BYTES_MAX};
 use crate::node::bindings::BINDING_BYTES;
 use crate::node::peers::AskError;
 use crate::node::requests::{Answers, on_disk};
+use crate::node::tombstones::{Stale, stamp_of};
 use crate::node::{Shared, reply};
 use crate::tasks::blocking;
-use crate::wire::FRAME_BODY_BYTES_MAX;
 use crate::wire::frame::FRAME_PREFIX_BYTES;
 use crate::wire::proto::{
     BindingsWalked, Error, ErrorCode, Reply, Request, WalkBindings, reply::Kind as Answer,
@@ -33,11 +35,14 @@ use crate::wire::proto::{
 /// How long the other side may take for one step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often a comparison begins anew, because fences were raised since the bindings were read, before it is given up.
+const RENEWALS_MAX: usize = 5;
+
+/// How soon one begins anew because one side has not heard of the newest map.
+const MAP_WAIT: Duration = Duration::from_millis(50);
+
 /// Most bindings that wait for the disk at once, so that clients' writes get their turn in between.
 const MERGED_AT_ONCE: usize = 256;
-
-/// Longest encoded binding that is sent: with what is in a message before it, it fits one frame.
-const STATE_BYTES_MAX: usize = FRAME_BODY_BYTES_MAX - walk::STATES_BYTES_MAX - 4_096;
 
 /// Why a comparison ended early. What was merged until then stays merged, and the next one goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +56,21 @@ pub(in crate::node) enum Unfinished {
     /// The bindings of this node cannot be read or written: it says why.
     #[error("{0}")]
     Here(String),
+    /// What the other node says was read too long ago. Begin another comparison.
+    #[error("{}", .0.message)]
+    Stale(Error),
+}
+
+impl Unfinished {
+    /// Whether another comparison is to begin at once, as what was read is too old, on one side or the other.
+    fn stale(&self) -> Option<Stale> {
+        match self {
+            Unfinished::Peer(AskError::Refused(error)) | Unfinished::Stale(error) => {
+                Stale::of(error)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What becomes of what the other side has and this one has not.
@@ -85,9 +105,21 @@ pub(super) async fn compare_and(
         id,
         with,
         news,
+        stamp: shared.stamp(id),
         leaves: BTreeSet::new(),
         sum: Compared::default(),
     };
+    for _ in 0..RENEWALS_MAX {
+        let unfinished = match comparison.run().await {
+            Ok(()) => return Ok(comparison.sum),
+            Err(unfinished) => unfinished,
+        };
+        match unfinished.stale() {
+            Some(Stale::Fenced(fence)) => _ = shared.catch_up(id, fence).await,
+            Some(Stale::OldMap | Stale::NewMap) => tokio::time::sleep(MAP_WAIT).await,
+            None => return Err(unfinished),
+        }
+    }
     comparison.run().await?;
     Ok(comparison.sum)
 }
@@ -98,6 +130,8 @@ struct Comparison<'a> {
     id: PartitionId,
     with: NodeId,
     news: News,
+    /// The oldest of what is sent: this side's, and those of the answers, as what is sent may be made of both.
+    stamp: Stamp,
     /// Leaves that were found to differ.
     leaves: BTreeSet<LeafId>,
     sum: Compared,
@@ -107,6 +141,8 @@ impl Comparison<'_> {
     async fn run(&mut self) -> Result<(), Unfinished> {
         let mut salt = [0; 8];
         getrandom::fill(&mut salt).map_err(|error| Unfinished::Here(error.to_string()))?;
+        // Before anything is read.
+        self.stamp = self.shared.stamp(self.id);
         let held = Held::new(self.shared, self.id);
         let (mut walk, mut held) = here(move || {
             let tree = held.tree()?;
@@ -121,14 +157,15 @@ impl Comparison<'_> {
             })
             .await?;
             let Step::Send(question) = step else { break };
-            let response = self.ask(&question).await?;
+            let (response, theirs) = self.ask(&question).await?;
+            self.stamp = self.stamp.oldest(theirs);
             let news;
             (walk, held, news) = here(move || {
                 let news = walk.answered(response, &mut held)?;
                 Ok::<_, WalkError<ReadError>>((walk, held, news))
             })
             .await?;
-            self.take(news).await?;
+            self.take(news, theirs).await?;
         }
         match held.too_long {
             None => Ok(()),
@@ -138,11 +175,10 @@ impl Comparison<'_> {
         }
     }
 
-    async fn ask(&mut self, question: &Question) -> Result<Response, Unfinished> {
-        let map_version = self.shared.map().version();
+    async fn ask(&mut self, question: &Question) -> Result<(Response, Stamp), Unfinished> {
         let request = Request::new(Kind::WalkBindings(WalkBindings {
             partition: self.id.0.into(),
-            map_version,
+            stamp: Some(self.stamp.into()),
         }));
         let body = Bytes::from(question.encode());
         let mut part = Compared {
@@ -159,6 +195,7 @@ impl Comparison<'_> {
             return Err(Unfinished::Answer("an answer of another kind".into()));
         };
         part.damaged = walked.healed.into();
+        let stamp = stamp_of(walked.stamp).map_err(|error| Unfinished::Answer(error.message))?;
         match question {
             Question::Pages { pages, .. } => {
                 let leaves = pages.iter().map(|page| page.from.leaf);
@@ -173,16 +210,21 @@ impl Comparison<'_> {
         part.bytes += (FRAME_PREFIX_BYTES + answer.encoded_len() + body.len()) as u64;
         self.note(part);
         self.shared.transfers.spend(part.bytes as usize).await;
-        Response::decode(&body).map_err(|error| Unfinished::Answer(error.to_string()))
+        let response = Response::decode(&body);
+        let response = response.map_err(|error| Unfinished::Answer(error.to_string()))?;
+        Ok((response, stamp))
     }
 
-    async fn take(&mut self, news: Vec<State>) -> Result<(), Unfinished> {
+    async fn take(&mut self, news: Vec<State>, stamp: Stamp) -> Result<(), Unfinished> {
         if self.news == News::Left || news.is_empty() {
             return Ok(());
         }
         let received = news.len() as u64;
-        let merged = merge(self.shared, self.id, news).await;
-        let damaged = merged.map_err(|error| Unfinished::Here(error.message))?;
+        let merged = merge(self.shared, self.id, (self.with, stamp), news).await;
+        let damaged = merged.map_err(|error| match Stale::of(&error) {
+            Some(_) => Unfinished::Stale(error),
+            None => Unfinished::Here(error.message),
+        })?;
         self.note(Compared {
             received,
             damaged: damaged.into(),
@@ -206,19 +248,16 @@ impl Comparison<'_> {
 pub(in crate::node) async fn answer(
     shared: &Arc<Shared>,
     from: NodeId,
-    asked: &WalkBindings,
+    asked: WalkBindings,
     body: &Bytes,
 ) -> Result<Answers, Error> {
     let id = u16::try_from(asked.partition)
         .map(PartitionId)
         .map_err(reply::malformed)?;
+    let theirs = stamp_of(asked.stamp)?;
+    // Where it is stale the comparison is to begin anew: better at its first step than when bindings come.
+    shared.admit(id, from, theirs, || ())?;
     let map = shared.map();
-    if asked.map_version > map.version() {
-        return Err(reply::error(
-            ErrorCode::Unavailable,
-            "this node has not heard of the newest map yet: try again",
-        ));
-    }
     let mine = map.assignment(id);
     if mine.is_none_or(|assignment| !assignment.needs_copy(shared.me())) {
         return Err(shared.not_replica(id));
@@ -230,11 +269,14 @@ pub(in crate::node) async fn answer(
         ));
     }
     let question = Question::decode(body).map_err(reply::malformed)?;
+    // What is said here would be refused there, and this node may never have a reason to ask.
+    shared.catch_up(id, theirs.fence).await;
+    let stamp = Some(shared.stamp(id).into());
     let mut healed = 0;
     let response = match question {
         Question::States(states) => {
             let received = states.len() as u64;
-            healed = merge(shared, id, states).await?;
+            healed = merge(shared, id, (from, theirs), states).await?;
             shared.repairs.counters.note(Compared {
                 received,
                 damaged: healed.into(),
@@ -249,7 +291,7 @@ pub(in crate::node) async fn answer(
             .await?
         }
     };
-    let walked = BindingsWalked { healed };
+    let walked = BindingsWalked { healed, stamp };
     Ok(vec![(
         Answer::BindingsWalked(walked),
         response.encode().into(),
@@ -284,29 +326,40 @@ fn look(
     Ok(response)
 }
 
-/// Takes bindings of a partition in; how many of them took the place of one that could not be read. All are durable when it
-/// returns.
-async fn merge(shared: &Arc<Shared>, id: PartitionId, states: Vec<State>) -> Result<u32, Error> {
+/// Takes bindings of a partition in that a node has sent under a stamp; how many of them took the place of one that could not
+/// be read. All are durable when it returns.
+async fn merge(
+    shared: &Arc<Shared>,
+    id: PartitionId,
+    (from, stamp): (NodeId, Stamp),
+    states: Vec<State>,
+) -> Result<u32, Error> {
     let mut healed = 0;
     for some in states.chunks(MERGED_AT_ONCE) {
         let bytes = some.iter().map(|state| state.binding.len() + BINDING_BYTES);
         let room = shared.room(bytes.sum()).await;
         let _room = room.ok_or_else(reply::stopping)?;
-        let mut merges = Vec::with_capacity(some.len());
+        let mut bindings = Vec::with_capacity(some.len());
         for State { key, binding } in some {
             let key = BindingKey::new(key).map_err(reply::malformed)?;
             if shared.engine.partition_of(key.as_bytes()) != id {
                 return Err(reply::malformed("a key of another partition"));
             }
             let theirs = Binding::decode(binding).map_err(reply::malformed)?;
+            bindings.push((key, theirs));
+        }
+        let submit = |(key, theirs): (BindingKey, Binding)| {
             let (sender, merged) = oneshot::channel();
             let of = key.clone();
             shared.engine.submit_heal(key, theirs, move |result| {
                 // Nobody waits where the walk was given up; the binding stays.
                 let _ = sender.send(result);
             });
-            merges.push((of, merged));
-        }
+            (of, merged)
+        };
+        let merges: Vec<_> = shared.admit(id, from, stamp, || {
+            bindings.into_iter().map(submit).collect()
+        })?;
         for (key, merged) in merges {
             let merged = merged.await.map_err(|_| reply::internal())?;
             if merged.map_err(|error| reply::of_binding(&error))? {
@@ -316,65 +369,6 @@ async fn merge(shared: &Arc<Shared>, id: PartitionId, states: Vec<State>) -> Res
         }
     }
     Ok(healed)
-}
-
-/// This node's bindings of a partition.
-struct Held {
-    engine: Arc<Engine>,
-    id: PartitionId,
-    /// Bytes of one that no message can carry.
-    too_long: Option<usize>,
-}
-
-impl Held {
-    fn new(shared: &Shared, id: PartitionId) -> Held {
-        Held {
-            engine: Arc::clone(&shared.engine),
-            id,
-            too_long: None,
-        }
-    }
-
-    fn tree(&self) -> Result<Tree, ReadError> {
-        Ok(Tree::of(&*self.engine.leaf_sums(self.id)?))
-    }
-}
-
-impl Source for Held {
-    type Error = ReadError;
-
-    fn list(
-        &mut self,
-        leaf: LeafId,
-        after: Option<&[u8]>,
-        most: usize,
-    ) -> Result<Vec<(Bytes, LeafSum)>, ReadError> {
-        let found = self.engine.leaf_bindings(self.id, leaf, after, most)?;
-        let listed = found.into_iter().map(|binding| {
-            // No binding has this digest: the other side finds that it differs, and sends what it has.
-            let digest = binding.digest.unwrap_or(LeafSum::ZERO);
-            (binding.key.into(), digest)
-        });
-        Ok(listed.collect())
-    }
-
-    fn read(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        let Ok(key) = BindingKey::new(key) else {
-            return Ok(None);
-        };
-        match self.engine.binding_encoded(&key) {
-            Ok(Some(encoded)) if encoded.len() > STATE_BYTES_MAX => {
-                self.too_long = Some(encoded.len());
-                Ok(None)
-            }
-            Ok(encoded) => Ok(encoded.map(|encoded| encoded.to_vec())),
-            Err(ReadError::Damaged(damage)) => {
-                tracing::warn!(partition = %self.id, %damage, "a binding cannot be read, and is asked of another replica");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
 }
 
 /// Runs what waits for the disk where that holds up no task.

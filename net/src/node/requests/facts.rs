@@ -97,6 +97,7 @@ pub(super) async fn status(shared: &Arc<Shared>) -> Result<Answers, Error> {
         warnings: shared.warnings(),
         repair: Some(shared.repairs.counters.status()),
         leaving: u32::try_from(shared.partitions.leaving()).unwrap_or(u32::MAX),
+        tombstones: Some(shared.waiting.status()),
     };
     Ok(vec![(
         Answer::NodeStatus(NodeStatusIs {}),

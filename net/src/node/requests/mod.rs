@@ -13,9 +13,10 @@ pub(super) mod topics;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mesh_ring::ids::NodeId;
 
 use super::connection::Stream;
-use super::{Shared, bindings as node_bindings, listeners, reply};
+use super::{Shared, bindings as node_bindings, listeners, reply, tombstones};
 use crate::identity::Peer;
 use crate::tasks::blocking;
 use crate::wire::FRAME_BODY_BYTES_MAX;
@@ -27,6 +28,8 @@ pub(super) type Answers = Vec<(Answer, Bytes)>;
 /// Who asks, and how.
 pub(super) struct Caller {
     pub(super) peer: Arc<Peer>,
+    /// Which node it is, where it has said so.
+    pub(super) node: Option<NodeId>,
     /// Another node has passed it on and has checked the client's grants.
     pub(super) forwarded: bool,
 }
@@ -40,6 +43,7 @@ pub(super) async fn serve(
 ) {
     let caller = Caller {
         peer: Arc::clone(&stream.peer),
+        node: stream.greeting.caller().map(|caller| caller.node),
         forwarded,
     };
     let Some(_admitted) = Stream::admit(&stream.intake, length).await else {
@@ -100,6 +104,8 @@ async fn answer(
         Kind::StoreBinding(store) => node_bindings::store(shared, caller, store, body).await,
         Kind::StoreBindings(copies) => node_bindings::keep_all(shared, caller, copies, body).await,
         Kind::FetchBinding(fetch) => node_bindings::fetch(shared, caller, fetch).await,
+        Kind::AskTombstones(asked) => tombstones::ask(shared, caller, asked).await,
+        Kind::CollectTombstones(told) => tombstones::collect(shared, caller, told).await,
         Kind::NodeHello(_)
         | Kind::Append(_)
         | Kind::Tail(_)

@@ -8,7 +8,7 @@ use mesh_ring::ids::{NodeId, PartitionId};
 use super::access::{allow, only_nodes};
 use super::{Answers, Caller, plain};
 use crate::identity::{Access, Scope};
-use crate::node::{Shared, repair, reply};
+use crate::node::{Shared, repair, reply, tombstones};
 use crate::wire::proto::{self, Error, MissedCopy, Repaired, WalkBindings, reply::Kind as Answer};
 
 /// One step of another node's comparison.
@@ -19,11 +19,8 @@ pub(super) async fn walk(
     body: Bytes,
 ) -> Result<Answers, Error> {
     only_nodes(caller)?;
-    let map = shared.map();
-    let from = map
-        .named(&caller.peer.name)
-        .ok_or_else(|| reply::malformed("the asking node is not in the map"))?;
-    repair::answer(shared, from.id, &asked, &body).await
+    let from = tombstones::sender(shared, caller)?;
+    repair::answer(shared, from, asked, &body).await
 }
 
 /// Compares this node's copy of a partition with every other one.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use mesh_engine::{Chunk, ExportHeader, Holding, ReadError};
 use mesh_ring::ids::{Index, NodeId, PartitionId};
+use mesh_ring::tombstone::Stamp;
 use tokio::sync::oneshot;
 
 use crate::node::Shared;
@@ -27,6 +28,8 @@ pub(super) struct Desks(Mutex<BTreeMap<(PartitionId, NodeId), Desk>>);
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
     pub(super) header: Arc<ExportHeader>,
+    /// Taken before the copy was.
+    pub(super) stamp: Stamp,
     /// The last entry of what the taker held, where the copy goes on from that.
     pub(super) continues: Option<Index>,
     questions: SyncSender<Question>,
@@ -43,10 +46,17 @@ impl Desks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The copy that the taker has begun, if it is kept still.
-    pub(super) fn kept(&self, id: PartitionId, taker: NodeId, copy: &[u8]) -> Option<Desk> {
+    /// The copy that the taker has begun, if it is kept still, and none of it is older than the taker may take.
+    pub(super) fn kept(
+        &self,
+        id: PartitionId,
+        taker: NodeId,
+        copy: &[u8],
+        oldest: Stamp,
+    ) -> Option<Desk> {
         let desk = self.lock().get(&(id, taker)).cloned();
-        desk.filter(|desk| desk.header.id == copy)
+        let is_new = |stamp: Stamp| stamp.oldest(oldest) == oldest;
+        desk.filter(|desk| desk.header.id == copy && is_new(desk.stamp))
     }
 
     /// Keeps the copy no longer.
@@ -72,6 +82,7 @@ impl Desk {
         taker: NodeId,
         holding: Option<Holding>,
     ) -> Result<Desk, ReadError> {
+        let stamp = shared.stamp(id);
         let (questions, asked) = sync_channel(1);
         let (opened, header) = oneshot::channel();
         let keeping = Arc::clone(shared);
@@ -85,6 +96,7 @@ impl Desk {
         let desk = Desk {
             continues: held.filter(|_| header.continues.is_some()),
             header,
+            stamp,
             questions,
         };
         shared

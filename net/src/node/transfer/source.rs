@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mesh_engine::{Holding, JOURNAL_ENTRIES_KEPT};
 use mesh_ring::ids::{Epoch, Index, PartitionId};
+use mesh_ring::tombstone::Stamp;
 use tokio::time::timeout;
 
 use super::desk::Desk;
@@ -57,10 +58,16 @@ async fn give(
         return Err(Some(shared.not_leader(id)));
     }
     let listed = shared.transfers.begin(id, shared.me(), taker);
+    // A copy that is made now is as new as the taker wants it.
+    shared.catch_up(id, pull.fence).await;
+    let oldest = Stamp {
+        map_version: pull.member_since,
+        fence: pull.fence,
+    };
     let kept = pull
         .copy
         .as_ref()
-        .and_then(|copy| shared.transfers.desks.kept(id, taker, copy));
+        .and_then(|copy| shared.transfers.desks.kept(id, taker, copy, oldest));
     let (desk, mut after) = match kept {
         Some(desk) => (desk, pull.after.to_vec()),
         None => {
@@ -80,6 +87,7 @@ async fn give(
         header: Some(desk.header.encode().into()),
         bytes_done: done,
         bytes_total: total,
+        stamp: Some(desk.stamp.into()),
         ..PartitionPart::default()
     };
     send(shared, stream, header, Bytes::new()).await?;
@@ -106,6 +114,7 @@ async fn give(
             bytes_done: done,
             bytes_total: total.max(done),
             asks_what_is_held: false,
+            stamp: None,
         };
         send(shared, stream, part, chunk.rows).await?;
         if last {

@@ -6,11 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use mesh_engine::{Chunk, ExportHeader};
 use mesh_ring::ids::{Epoch, NodeId, PartitionId};
+use mesh_ring::tombstone::Stamp;
 
 use super::arrival::Arrival;
 use super::parts::Parts;
 use super::progress::Listed;
 use crate::node::Shared;
+use crate::node::tombstones::stamp_of;
 use crate::tasks::blocking;
 use crate::wire::proto::{PartitionPart, PullPartition};
 
@@ -55,6 +57,8 @@ async fn attempt(shared: &Arc<Shared>, id: PartitionId, arrival: &Arrival) -> Re
     let pull = PullPartition {
         partition: id.0.into(),
         epoch: epoch.0,
+        fence: shared.fences.admits(id),
+        member_since: shared.fences.since().unwrap_or_default(),
         ..PullPartition::default()
     };
     let pull = match begun {
@@ -75,17 +79,19 @@ async fn attempt(shared: &Arc<Shared>, id: PartitionId, arrival: &Arrival) -> Re
         (first, _) = parts.next().await?;
     }
     parts.listen_only();
+    let stamp = stamp_of(first.stamp).map_err(|error| error.message)?;
+    let of = (source, stamp);
     let header = first.header.ok_or("the copy does not say what it is")?;
     let header = ExportHeader::decode(&header).map_err(|error| error.to_string())?;
     if header.partition != id {
         return Err("a copy of another partition".into());
     }
     let header = Arc::new(header);
-    let (engine, of) = (Arc::clone(&shared.engine), Arc::clone(&header));
-    arrival.step(move || engine.import_begin(&of)).await?;
+    let (engine, begun) = (Arc::clone(&shared.engine), Arc::clone(&header));
+    arrival.step(move || engine.import_begin(&begun)).await?;
     loop {
         let (part, rows) = parts.next().await?;
-        if take(shared, arrival, &header, &listed, part, rows).await? {
+        if take(shared, arrival, (&header, of), &listed, part, rows).await? {
             return Ok(());
         }
     }
@@ -95,7 +101,7 @@ async fn attempt(shared: &Arc<Shared>, id: PartitionId, arrival: &Arrival) -> Re
 async fn take(
     shared: &Arc<Shared>,
     arrival: &Arrival,
-    header: &Arc<ExportHeader>,
+    (header, (source, stamp)): (&Arc<ExportHeader>, (NodeId, Stamp)),
     listed: &Listed<'_>,
     part: PartitionPart,
     rows: Bytes,
@@ -108,17 +114,19 @@ async fn take(
         rows,
         hash: hash.map_err(|_| "a hash has 32 bytes")?,
     };
-    let (engine, header) = (Arc::clone(&shared.engine), Arc::clone(header));
-    let last = chunk.is_last();
-    let of = Arc::clone(&header);
-    let (importing, finishing) = (Arc::clone(&engine), engine);
-    arrival
-        .step(move || importing.import_chunk(&of, &chunk))
-        .await?;
+    let (importing, of) = (Arc::clone(shared), Arc::clone(header));
+    let (id, last) = (header.partition, chunk.is_last());
+    let step = move || {
+        // No round passes a node to which a copy is on its way, so that no fence is raised between this and the rows.
+        let admitted = importing.admit(id, source, stamp, || ());
+        admitted.map_err(|error| error.message)?;
+        let taken = importing.engine.import_chunk(&of, &chunk);
+        taken.map_err(|error| error.to_string())
+    };
+    arrival.step(step).await?;
     if last {
-        arrival
-            .last_step(move || finishing.import_finish(&header))
-            .await?;
+        let (engine, of) = (Arc::clone(&shared.engine), Arc::clone(header));
+        arrival.last_step(move || engine.import_finish(&of)).await?;
     }
     listed.note(bytes, part.bytes_done, part.bytes_total);
     Ok(last)
