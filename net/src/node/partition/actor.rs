@@ -43,6 +43,8 @@ pub(in crate::node) trait Doors: Send + Sync + 'static {
     fn report(&self, partition: PartitionId, report: Report);
     /// The follower needs more than the journal has.
     fn rebuild(&self, partition: PartitionId, epoch: Epoch, node: NodeId);
+    /// The partition cannot go on for what it could not read.
+    fn damaged(&self, error: &ReadError);
 }
 
 /// The owner of one partition on this node.
@@ -468,6 +470,7 @@ impl<D: Doors> Actor<D> {
         if self.failed.is_none() {
             let cause = error.to_string();
             tracing::error!(partition = %self.id, cause, "a partition cannot go on");
+            self.doors.damaged(error);
             self.failed = Some(cause.clone());
             self.status
                 .send_modify(|status| status.failed = Some(cause));

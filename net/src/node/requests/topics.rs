@@ -212,10 +212,10 @@ async fn changed(
 }
 
 fn described(shared: &Shared, topic: &TopicMeta) -> Result<Answers, Error> {
-    let extent = shared
-        .engine
-        .describe(topic.key)
-        .map_err(|error| reply::of_read(&error))?;
+    let extent = shared.engine.describe(topic.key).map_err(|error| {
+        shared.note_damage(&error);
+        reply::of_read(&error)
+    })?;
     let map = shared.map();
     let assignment = map.assignment(topic.key.partition);
     let named = |nodes: &[mesh_ring::ids::NodeId]| shared.names_of(nodes);
@@ -277,7 +277,10 @@ impl Shared {
                 Ok(extent) if extent.next >= next => return Ok(()),
                 // A copy that is behind may not know the topic yet.
                 Ok(_) | Err(ReadError::TopicDeleted) => {}
-                Err(error) => return Err(reply::of_read(&error)),
+                Err(error) => {
+                    self.note_damage(&error);
+                    return Err(reply::of_read(&error));
+                }
             }
             tokio::select! {
                 () = watch.changed() => {}
