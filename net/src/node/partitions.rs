@@ -33,8 +33,6 @@ pub(super) struct Partitions {
     actors: TaskSet,
     /// Copies that are too far behind, and who found so.
     outdated: Mutex<BTreeMap<PartitionId, Outdated>>,
-    /// Copies of which something was healed that could not be read.
-    healed: Mutex<BTreeSet<PartitionId>>,
 }
 
 #[derive(Debug, Default)]
@@ -75,15 +73,6 @@ impl Slot {
             Slot::Closed => {}
         }
     }
-
-    /// Whether it cannot go on, for something that could not be read.
-    fn has_failed(&self) -> bool {
-        match self {
-            Slot::Running(partition, _) => partition.status().failed.is_some(),
-            Slot::Closed => true,
-            Slot::Arriving(_) | Slot::Leaving(_) => false,
-        }
-    }
 }
 
 /// Ends what runs in a slot, and tells when it has ended.
@@ -119,10 +108,6 @@ impl Partitions {
 
     fn outdated(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Outdated>> {
         self.outdated.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn healed(&self) -> MutexGuard<'_, BTreeSet<PartitionId>> {
-        self.healed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slot(&self, id: PartitionId) -> Option<Slot> {
@@ -267,7 +252,6 @@ async fn settle(
     following: &mut Following,
 ) {
     let outdated = shared.partitions.outdated().remove(&id);
-    let healed = shared.partitions.healed().remove(&id);
     let slot = shared.partitions.slot(id);
     if !assignment.needs_copy(shared.me()) {
         following.told.remove(&id);
@@ -287,17 +271,6 @@ async fn settle(
         // The copy that was not dropped yet is as good as any to go on from.
         Some(Slot::Leaving(stop)) => {
             stop.and_wait().await;
-            shared.partitions.remove(id);
-            None
-        }
-        slot => slot,
-    };
-    let slot = match slot {
-        Some(slot) if healed && slot.has_failed() => {
-            tracing::info!(partition = %id, "what could not be read is healed: the partition is opened anew");
-            if let Slot::Running(_, stop) = slot {
-                stop.and_wait().await;
-            }
             shared.partitions.remove(id);
             None
         }
@@ -410,7 +383,6 @@ impl Drop for Broken {
 fn closed(shared: &Arc<Shared>, id: PartitionId, error: &ReadError) {
     tracing::error!(partition = %id, %error, "a partition cannot be opened; other replicas go on without this one");
     shared.partitions.set(id, Slot::Closed);
-    shared.note_damage(error);
     let shared_too = Arc::clone(shared);
     shared.tasks.spawn("closed partition", async move {
         let shared = shared_too;
@@ -528,12 +500,6 @@ impl Shared {
     /// A copy that was handed over is dropped.
     pub(super) fn let_gone(&self, id: PartitionId) {
         self.partitions.remove(id);
-        self.again.notify_one();
-    }
-
-    /// Something was healed of a copy: if that had ended it, it is opened anew.
-    pub(super) fn reopen(&self, id: PartitionId) {
-        self.partitions.healed().insert(id);
         self.again.notify_one();
     }
 

@@ -43,7 +43,7 @@ pub(in crate::node) trait Doors: Send + Sync + 'static {
     fn report(&self, partition: PartitionId, report: Report);
     /// The follower needs more than the journal has.
     fn rebuild(&self, partition: PartitionId, epoch: Epoch, node: NodeId);
-    /// The partition cannot go on for what it could not read.
+    /// Something could not be decided for what could not be read.
     fn damaged(&self, error: &ReadError);
 }
 
@@ -51,7 +51,7 @@ pub(in crate::node) trait Doors: Send + Sync + 'static {
 pub(in crate::node) struct Actor<D> {
     pub(super) id: PartitionId,
     pub(super) engine: Arc<Engine>,
-    doors: Arc<D>,
+    pub(super) doors: Arc<D>,
     pub(super) replica: Replica<Payload>,
     pub(super) ledger: Ledger,
     mailbox: mpsc::Receiver<Ask>,
@@ -470,7 +470,6 @@ impl<D: Doors> Actor<D> {
         if self.failed.is_none() {
             let cause = error.to_string();
             tracing::error!(partition = %self.id, cause, "a partition cannot go on");
-            self.doors.damaged(error);
             self.failed = Some(cause.clone());
             self.status
                 .send_modify(|status| status.failed = Some(cause));

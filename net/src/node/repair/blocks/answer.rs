@@ -69,7 +69,8 @@ fn look_at_all(
             }
             Err(error) => return Err(error),
         };
-        for number in (range.first..).take(range.count as usize) {
+        let end = range.first.saturating_add(range.count.into());
+        for number in range.first..end {
             let block = Block { topic, number };
             let look = match full.contains(&number) {
                 true => look(shared, block)?,

@@ -134,7 +134,6 @@ fn note_healed(shared: &Shared, block: Block, from: NodeId) {
         ..Compared::default()
     });
     tracing::info!(topic = %block.topic, block = block.number, node = %from, "records that could not be read were healed from another replica");
-    shared.reopen(block.partition());
 }
 
 /// Writes what `node` has of a block from an offset on, where this copy cannot read it.

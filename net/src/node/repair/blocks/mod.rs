@@ -15,10 +15,11 @@ mod heal;
 mod wanted;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh_engine::{BLOCK_OFFSETS, Damage, Engine, ReadError};
-use mesh_ring::ids::{NodeId, PartitionId, TopicId, TopicKey};
+use mesh_ring::ids::{NodeId, Offset, PartitionId, TopicId, TopicKey};
 use mesh_ring::ledger::Source;
 use mesh_ring::map::ClusterMap;
 use tokio::sync::Notify;
@@ -156,6 +157,33 @@ impl Shared {
                 self.want_block(block, &damage.detail);
             }
         }
+    }
+
+    /// Finds out which blocks with these offsets cannot be read, in the background: somebody has seen that some cannot.
+    pub(in crate::node) fn look_for_damage(
+        self: &Arc<Self>,
+        topic: TopicKey,
+        offsets: Range<Offset>,
+    ) {
+        let shared = Arc::clone(self);
+        self.tasks.spawn("search for damage", async move {
+            let looking = Arc::clone(&shared);
+            let blocks = offsets.start / BLOCK_OFFSETS..offsets.end.div_ceil(BLOCK_OFFSETS);
+            let looked = blocking(move || {
+                for number in blocks.take_while(|_| !looking.tasks.is_stopping()) {
+                    match looking.engine.unreadable_in(topic, number) {
+                        Ok(None) => {}
+                        Ok(Some(offset)) => {
+                            let detail = format!("offset {offset} cannot be read");
+                            looking.want_block(Block { topic, number }, &detail);
+                        }
+                        // It is found again where it matters.
+                        Err(_) => return,
+                    }
+                }
+            });
+            looked.await;
+        });
     }
 
     fn want_block(&self, block: Block, detail: &str) {
