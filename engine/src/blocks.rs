@@ -4,13 +4,15 @@
 //! A block is made of the batches that hold any of its offsets; batches are stored verbatim everywhere, so equal blocks
 //! have equal digests. Only rows that are missing or cannot be read are ever written.
 
+use std::ops::Range;
 use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 use mesh_ring::command::Command;
-use mesh_ring::ids::{Index, Offset, TopicKey};
+use mesh_ring::ids::{Index, Offset, PartitionId, TopicId, TopicKey};
 
 use crate::batch::{BATCH_HEADER_BYTES, BatchHeader, verify_stored};
+use crate::catalogue::TopicExtent;
 use crate::engine::{Answer, Engine};
 use crate::error::{HealError, ReadError};
 use crate::keys::{self, family};
@@ -26,6 +28,30 @@ const READ_BYTES: usize = 1 << 20;
 
 /// What a healing op weighs in the queue beside its batches, in bytes.
 const OP_BYTES: usize = 512;
+
+/// What a block is, for comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockDigest {
+    /// Equal where the batches are.
+    pub digest: [u8; 32],
+    /// Bytes of batches that were read for it.
+    pub bytes: u64,
+}
+
+impl TopicExtent {
+    /// The blocks of which every offset is here and committed.
+    #[must_use]
+    pub const fn full_blocks(&self) -> Range<u64> {
+        let first = self.first.div_ceil(BLOCK_OFFSETS);
+        first..self.next / BLOCK_OFFSETS
+    }
+
+    /// The blocks of which some offset is.
+    #[must_use]
+    pub const fn blocks(&self) -> Range<u64> {
+        self.first / BLOCK_OFFSETS..self.next.div_ceil(BLOCK_OFFSETS)
+    }
+}
 
 /// What healing a block did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,29 +78,99 @@ impl HealOp {
 }
 
 impl Engine {
+    /// Topics of a partition with ids above `after`, in the order of their ids; at most `max`.
+    ///
+    /// # Errors
+    /// The catalogue cannot be read.
+    pub fn topics_of(
+        &self,
+        partition: PartitionId,
+        after: Option<TopicId>,
+        max: usize,
+    ) -> Result<Vec<TopicKey>, ReadError> {
+        let prefix = keys::topic_keys_prefix(partition);
+        let mut iterator = self.store().iterate(family::TOPICS, &prefix);
+        match after {
+            None => iterator.seek_to_first(),
+            Some(id) => {
+                let next = TopicId(id.0.saturating_add(1));
+                iterator.seek(keys::topic_key(TopicKey {
+                    partition,
+                    id: next,
+                }));
+            }
+        }
+        let mut topics = Vec::new();
+        while topics.len() < max
+            && let Some(key) = iterator.key()
+        {
+            let topic = keys::parse_topic_key(key)
+                .ok_or_else(|| undecodable("a key of a topic", &"it is of a wrong length"))?;
+            // The last id there can be has nothing behind it.
+            if Some(topic.id) != after {
+                topics.push(topic);
+            }
+            iterator.next();
+        }
+        match iterator.status() {
+            Ok(()) => Ok(topics),
+            Err(error) => Err(self.store().read_error(family::TOPICS, &prefix, &error)),
+        }
+    }
+
+    /// The first offset of a block that should be here and cannot be read; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`ReadError::TopicDeleted`], [`ReadError::Store`].
+    pub fn unreadable_in(&self, topic: TopicKey, block: u64) -> Result<Option<Offset>, ReadError> {
+        let (mut next, end) = bounds(block);
+        while next < end {
+            let batches = match self.read_block(topic, block, next, READ_BYTES) {
+                Err(ReadError::Damaged(_)) => return Ok(Some(next)),
+                Err(ReadError::Trimmed { first, .. }) => {
+                    next = first;
+                    continue;
+                }
+                Err(ReadError::BeyondEnd { .. }) => return Ok(None),
+                batches => batches?,
+            };
+            let Some(last) = batches.last() else {
+                return Ok(None);
+            };
+            next = checked_header(last)?.next_offset();
+        }
+        Ok(None)
+    }
+
     /// A digest of the committed batches that hold offsets of a block. Every batch is read and checked; the digest is of
     /// their headers, whose checksums cover the rest.
     ///
     /// # Errors
     /// [`ReadError::Damaged`] where a batch is missing or cannot be read, [`ReadError::Trimmed`] where the block does not
     /// begin in what remains, [`ReadError::BeyondEnd`] where it is not full here, [`ReadError::TopicDeleted`].
-    pub fn topic_block_digest(&self, topic: TopicKey, block: u64) -> Result<[u8; 32], ReadError> {
+    pub fn topic_block_digest(
+        &self,
+        topic: TopicKey,
+        block: u64,
+    ) -> Result<BlockDigest, ReadError> {
         let (from, end) = bounds(block);
         let mut hasher = blake3::Hasher::new();
-        let mut next = from;
+        let (mut next, mut bytes) = (from, 0);
         while next < end {
             let batches = self.read_block(topic, block, next, READ_BYTES)?;
             if batches.is_empty() {
                 return Err(ReadError::BeyondEnd { from: end, next });
             }
             for batch in batches {
-                let header = BatchHeader::decode(&batch)
-                    .map_err(|error| undecodable("a batch that was checked", &error))?;
                 hasher.update(batch.get(..BATCH_HEADER_BYTES).unwrap_or_default());
-                next = header.next_offset();
+                bytes += batch.len() as u64;
+                next = checked_header(&batch)?.next_offset();
             }
         }
-        Ok(hasher.finalize().into())
+        Ok(BlockDigest {
+            digest: hasher.finalize().into(),
+            bytes,
+        })
     }
 
     /// Whole committed batches, verbatim, that hold offsets of a block, from the one that contains `from` until `max_bytes`
@@ -222,6 +318,11 @@ impl Engine {
         })?;
         Ok(found)
     }
+}
+
+/// The header of a batch that has passed its checks.
+fn checked_header(batch: &[u8]) -> Result<BatchHeader, ReadError> {
+    BatchHeader::decode(batch).map_err(|error| undecodable("a batch that was checked", &error))
 }
 
 /// The first offset of a block, and the first behind it.

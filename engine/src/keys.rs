@@ -202,6 +202,16 @@ pub fn topic_key(topic: TopicKey) -> Vec<u8> {
     tagged(topic.partition, TOPIC, &topic.id.0.to_be_bytes())
 }
 
+/// What every key made by [`topic_key`] for `partition` begins with.
+pub fn topic_keys_prefix(partition: PartitionId) -> Vec<u8> {
+    tagged(partition, TOPIC, &[])
+}
+
+/// The topic that a key made by [`topic_key`] names.
+pub fn parse_topic_key(key: &[u8]) -> Option<TopicKey> {
+    parse_tagged_topic(TOPIC, key)
+}
+
 /// `topics` family. Key: partition u16 | 3 | topic id u64. Where the topic's log begins.
 pub fn extent_key(topic: TopicKey) -> Vec<u8> {
     tagged(topic.partition, EXTENT, &topic.id.0.to_be_bytes())
@@ -307,6 +317,9 @@ mod tests {
         assert_eq!(retained_key(T), [1, 2, 4, 0, 0, 0, 0, 0, 0, 0, 7]);
         assert_eq!(parse_retained_key(&retained_key(T)), Some(T));
         assert_eq!(parse_retained_key(&extent_key(T)), None);
+        assert_eq!(topic_keys_prefix(P), [1, 2, 2]);
+        assert_eq!(parse_topic_key(&topic_key(T)), Some(T));
+        assert_eq!(parse_topic_key(&extent_key(T)), None);
         assert_eq!(garbage_key(T), [1, 2, 5, 0, 0, 0, 0, 0, 0, 0, 7]);
         assert_eq!(parse_garbage_key(&garbage_key(T)), Some(T));
         assert_eq!(cursor_key(T, "a"), [1, 2, 0, 0, 0, 0, 0, 0, 0, 7, b'a']);

@@ -72,7 +72,7 @@ mod transfer;
 mod wal;
 mod writer;
 
-pub use blocks::{BLOCK_OFFSETS, Healed};
+pub use blocks::{BLOCK_OFFSETS, BlockDigest, Healed};
 pub use boots::Boot;
 pub use catalogue::{TopicExtent, TopicMeta};
 pub use codec::CodecError;

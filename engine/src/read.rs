@@ -221,10 +221,34 @@ fn tail_after(store: &Store, topic: TopicKey, extent: Extent) -> Result<Tail, Re
             tail.time_ms = header.leader.append_time_ms;
         }
     }
-    iterator
-        .status()
-        .map_err(|error| store.read_error(family::LOG, &keys::log_key(topic, tail.next), &error))?;
-    Ok(tail)
+    let Err(error) = iterator.status() else {
+        return Ok(tail);
+    };
+    Err(
+        match store.read_error(family::LOG, &keys::log_key(topic, tail.next), &error) {
+            ReadError::Damaged(damage) => {
+                let last = last_key(store, topic, extent.first);
+                damaged_at(store, topic, last, &damage.detail)
+            }
+            error => error,
+        },
+    )
+}
+
+/// The last offset of a topic whose last batch cannot be read: behind it, RocksDB has nothing to complain of.
+fn last_key(store: &Store, topic: TopicKey, first: Offset) -> Offset {
+    let (mut low, mut high) = (first, Offset::MAX);
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        let mut iterator = store.iterate(family::LOG, &keys::topic_prefix(topic));
+        iterator.seek(keys::log_key(topic, middle));
+        if iterator.valid() || iterator.status().is_err() {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    low
 }
 
 /// A topic by its key.

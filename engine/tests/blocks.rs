@@ -158,6 +158,69 @@ fn flipped_bytes_are_told_of_and_healed_from_the_other_replica_wherever_they_are
 }
 
 #[test]
+fn rows_that_are_gone_are_told_of_and_come_back() {
+    let bench = Bench::new();
+    let (engine, topic) = filled(&bench, 31);
+    let whole = bench.open_at(&bench.crashed_copy("whole"));
+    engine.close().unwrap();
+    drop(engine);
+    let path = bench.data().join("db");
+    let options = rocksdb::Options::default();
+    let families = rocksdb::DB::list_cf(&options, &path).unwrap();
+    let db = rocksdb::DB::open_cf(&options, &path, &families).unwrap();
+    for end in (1_099..=2_099).step_by(PER_BATCH as usize) {
+        let log = db.cf_handle("log").unwrap();
+        db.delete_cf(log, mesh_engine::keys::log_key(topic, end))
+            .unwrap();
+    }
+    for family in &families {
+        db.flush_cf(db.cf_handle(family).unwrap()).unwrap();
+    }
+    drop(db);
+    let engine = bench.open_engine_at(&bench.data());
+    assert_eq!(engine.topics_of(topic.partition, None, 9), Ok(vec![topic]));
+    assert_eq!(
+        engine.topics_of(topic.partition, Some(topic.id), 9),
+        Ok(Vec::new())
+    );
+    // The batches before and behind lie in the blocks beside, too.
+    let unreadable = |engine: &Engine, number| engine.unreadable_in(topic, number);
+    for (number, offset) in [(0, 1_000), (1, 1_024), (2, 2_048)] {
+        assert_eq!(unreadable(&engine, number), Ok(Some(offset)));
+        assert!(matches!(
+            engine.topic_block_digest(topic, number),
+            Err(ReadError::Damaged(_))
+        ));
+    }
+    assert_eq!(unreadable(&engine, 3), Ok(None));
+    let theirs = block(&whole, topic, 1);
+    let healed = engine.heal_block(topic, theirs).unwrap();
+    assert_eq!((healed.written, healed.present), (11, 0));
+    assert_eq!(values(&engine, topic), values(&whole, topic));
+    for number in 0..4 {
+        assert_eq!(unreadable(&engine, number), Ok(None));
+    }
+    assert_eq!(engine.describe(topic).unwrap().full_blocks(), 0..3);
+    assert_eq!(engine.describe(topic).unwrap().blocks(), 0..4);
+}
+
+#[test]
+fn the_end_that_cannot_be_read_is_named() {
+    let bench = Bench::new();
+    let (engine, topic) = filled(&bench, 31);
+    engine.close().unwrap();
+    drop(engine);
+    let blobs = files(&bench.data(), "blob");
+    let bytes = std::fs::metadata(&blobs[0]).unwrap().len() as usize;
+    flip(&blobs[0], bytes - bytes / 60);
+    let engine = bench.open_engine_at(&bench.data());
+    let Err(ReadError::Damaged(damage)) = engine.describe(topic) else {
+        panic!("the last batch can be read");
+    };
+    assert_eq!((damage.topic, damage.offset), (Some(topic), Some(3_099)));
+}
+
+#[test]
 fn what_is_valid_is_never_written_over() {
     let bench = Bench::new();
     let (engine, topic) = filled(&bench, 3);

@@ -10,7 +10,7 @@ use crate::session::Session;
 use crate::survey::{Survey, state_word, survey};
 use crate::units::{grouped, human_bytes};
 
-/// For how long it is told that bindings were healed.
+/// For how long it is told that something was healed.
 const HEALED_LATELY: Duration = Duration::from_secs(600);
 
 /// For how long deletions may have to be remembered before it is told why.
@@ -91,11 +91,19 @@ fn warnings(survey: &Survey) -> Vec<String> {
     warnings
 }
 
-/// What nodes have healed of their bindings lately, for people.
+/// What nodes have healed lately, for people.
 fn healed(survey: &Survey) -> Vec<String> {
     let mut told = Vec::new();
     for (node, status) in survey.statuses() {
         let repair = &status.repair;
+        if let Some(ago) = repair.block_healed_ago.filter(|ago| *ago < HEALED_LATELY) {
+            told.push(format!(
+                "{}: records of topics that could not be read were healed from other replicas {} ago; {} blocks since its start",
+                survey.name(node),
+                duration(ago),
+                grouped(repair.blocks_healed),
+            ));
+        }
         let Some(ago) = repair.healed_ago.filter(|ago| *ago < HEALED_LATELY) else {
             continue;
         };
@@ -163,6 +171,11 @@ fn repair_object(repair: &RepairStatus) -> Value {
         "received": repair.received,
         "bytes": repair.bytes,
         "damaged": repair.damaged,
+        "blocks": repair.blocks,
+        "blocks_differing": repair.blocks_differing,
+        "blocks_damaged": repair.blocks_damaged,
+        "blocks_healed": repair.blocks_healed,
+        "blocks_unreadable": repair.blocks_unreadable,
     })
 }
 

@@ -48,7 +48,7 @@ pub(crate) async fn run(args: &Args, session: &mut Session) -> Result<(), Failur
         .find_map(|verdict| Some((verdict, verdict.hash.as_ref().err()?)));
     if !identical {
         return Err(Failure::failed(format!(
-            "the replicas of {} do not hold the same, whole records: `meshctl status` and the nodes' logs say more",
+            "the replicas of {} do not hold the same, whole records: `meshctl repair` heals what one of them cannot read; `meshctl status` and the nodes' logs say more",
             topic.name
         )));
     }

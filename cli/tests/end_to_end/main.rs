@@ -23,6 +23,7 @@ mod publish;
 mod quick_start;
 mod repairing;
 mod ring;
+mod rot;
 mod several_nodes;
 mod tail;
 mod topics;

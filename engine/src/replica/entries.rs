@@ -176,7 +176,12 @@ impl View<'_> {
     /// The batch; `None` where it was trimmed or deleted.
     fn batch(&self, topic: TopicKey, last: u64) -> Result<Option<Bytes>, ReadError> {
         let key = keys::log_key(topic, last);
-        let found = self.get(family::LOG, &key)?;
+        let found = match self.get(family::LOG, &key) {
+            Err(ReadError::Damaged(damage)) => {
+                return Err(self.batch_damaged(topic, last, damage.detail));
+            }
+            found => found?,
+        };
         if found.is_some() {
             return Ok(found);
         }
@@ -189,13 +194,7 @@ impl View<'_> {
         if last < extent.first || self.is_pending(topic, last)? {
             return Ok(None);
         }
-        Err(ReadError::Damaged(Damage {
-            what: format!("the batch that ends at offset {last} of topic {topic}"),
-            topic: Some(topic),
-            offset: Some(last),
-            files: self.store.files_of(family::LOG, &key),
-            detail: "it is missing".into(),
-        }))
+        Err(self.batch_damaged(topic, last, "it is missing".into()))
     }
 
     fn is_pending(&self, topic: TopicKey, last: u64) -> Result<bool, ReadError> {
@@ -239,14 +238,17 @@ impl View<'_> {
             partition: self.partition,
             id: topic,
         };
+        self.batch_damaged(topic, last, detail.to_owned())
+    }
+
+    fn batch_damaged(&self, topic: TopicKey, last: u64, detail: String) -> ReadError {
+        let key = keys::log_key(topic, last);
         ReadError::Damaged(Damage {
             what: format!("the batch that ends at offset {last} of topic {topic}"),
             topic: Some(topic),
             offset: Some(last),
-            files: self
-                .store
-                .files_of(family::LOG, &keys::log_key(topic, last)),
-            detail: detail.to_owned(),
+            files: self.store.files_of(family::LOG, &key),
+            detail,
         })
     }
 }

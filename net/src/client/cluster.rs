@@ -112,7 +112,7 @@ pub struct TombstoneStatus {
     pub forgotten: u64,
 }
 
-/// What comparing copies of bindings has come to at a node since it started, in what it began and in what others did.
+/// What comparing copies of bindings and topics has come to at a node since it started, in what it began and in what others did.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RepairStatus {
     /// Rounds by the clock.
@@ -131,6 +131,18 @@ pub struct RepairStatus {
     pub damaged: u64,
     /// How long ago anything was healed.
     pub healed_ago: Option<Duration>,
+    /// Blocks of topics that it compared with another copy.
+    pub blocks: u64,
+    /// Times that a block was found to have other records there although both are valid: what must never be.
+    pub blocks_differing: u64,
+    /// Blocks of which it could not read something.
+    pub blocks_damaged: u64,
+    /// Blocks of which it has everything again, from another copy.
+    pub blocks_healed: u64,
+    /// Blocks of which it cannot read something now. They are not served.
+    pub blocks_unreadable: u64,
+    /// How long ago a block was healed.
+    pub block_healed_ago: Option<Duration>,
 }
 
 /// A node's copy of a partition.
@@ -484,6 +496,12 @@ fn repair(status: proto::RepairStatus) -> RepairStatus {
         bytes: status.bytes,
         damaged: status.damaged,
         healed_ago: status.healed_ms_ago.map(Duration::from_millis),
+        blocks: status.blocks,
+        blocks_differing: status.blocks_differing,
+        blocks_damaged: status.blocks_damaged,
+        blocks_healed: status.blocks_healed,
+        blocks_unreadable: status.blocks_unreadable,
+        block_healed_ago: status.block_healed_ms_ago.map(Duration::from_millis),
     }
 }
 

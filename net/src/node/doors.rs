@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_engine::ReadError;
 use mesh_ring::ids::{Epoch, Index, NodeId, PartitionId};
 use mesh_ring::replica::{Lane, Message, Position, Report};
 
@@ -51,6 +52,9 @@ impl Doors for NodeDoors {
         self.0.tasks.spawn("journal read", async move {
             let engine = Arc::clone(&shared.engine);
             let read = blocking(move || engine.read_entries(id, from, bytes)).await;
+            if let Some(Err(error)) = &read {
+                shared.note_damage(error);
+            }
             if let (Some(entries), Some(partition)) = (read, shared.partitions.get(id)) {
                 // A partition that has ended meanwhile needs no answer.
                 let _ = partition.send(Ask::Read { to, epoch, entries }).await;
@@ -60,6 +64,10 @@ impl Doors for NodeDoors {
 
     fn report(&self, partition: PartitionId, report: Report) {
         self.0.reports.push(partition, report);
+    }
+
+    fn damaged(&self, error: &ReadError) {
+        self.0.note_damage(error);
     }
 
     fn rebuild(&self, partition: PartitionId, epoch: Epoch, node: NodeId) {

@@ -5,7 +5,8 @@
 //! - `peers`: the other nodes; `gossip`: who is alive; `control`: the group that changes the cluster map;
 //! - `partition`: the actor of one partition; `partitions`: which run here, by the map; `doors`, `reports`, `keeping_up`: what an
 //!   actor makes the node do; `payload`: what its journal carries; `transfer`: partitions that move here or away;
-//!   `repair`: copies of bindings that are compared, and healed; `tombstones`: when deletions are forgotten;
+//!   `repair`: copies of bindings and of topics' blocks that are compared, and healed; `tombstones`: when deletions are
+//!   forgotten;
 //! - `coordinator`: any node takes any request; `shortage`: unless too few replicas live; `requests`: those of one question and one answer; `append`, `tail` and `watches`:
 //!   the streams that stay; `commits`, `topics`: what the streams share; `listeners`: who they are; `reply`: errors in the words of the wire;
 //! - `upkeep`: retention, expiry and scrub by the clock, `clocks`: by whose; `running`: the tasks, and how they stop.
@@ -296,6 +297,7 @@ impl Shared {
             format!("the disk did not come back whole: {damage}; votes count again partition by partition as leaders catch it up")
         }));
         warnings.extend(self.clocks.warning());
+        warnings.extend(self.repairs.warnings(&self.engine));
         for partition in self.partitions.running() {
             warnings.extend(
                 partition

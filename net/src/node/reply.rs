@@ -81,7 +81,7 @@ pub(super) fn of_append(reason: &AppendError) -> Error {
         },
         AppendError::Sequence(SequenceError::Unknown) => error(ErrorCode::UnknownProducer, message),
         AppendError::DiskFull { .. } => error(ErrorCode::NoSpace, message),
-        AppendError::Read(reason) => of_read(reason),
+        AppendError::Read(reason) => undecided(reason),
         AppendError::Stopped(_) => error(ErrorCode::Stopped, message),
     }
 }
@@ -104,6 +104,17 @@ pub(super) fn of_read(reason: &ReadError) -> Error {
     }
 }
 
+/// A leader could not decide for what it could not read. Where that is damaged, it is asked of other replicas.
+fn undecided(reason: &ReadError) -> Error {
+    match reason {
+        ReadError::Damaged(_) => error(
+            ErrorCode::Unavailable,
+            format!("{reason}: not done, try again when it is healed from another replica"),
+        ),
+        reason => of_read(reason),
+    }
+}
+
 pub(super) fn of_topic(reason: &TopicError) -> Error {
     let message = reason.to_string();
     match reason {
@@ -114,7 +125,7 @@ pub(super) fn of_topic(reason: &TopicError) -> Error {
             ..error(ErrorCode::OffsetBeyondEnd, message)
         },
         TopicError::DiskFull { .. } => error(ErrorCode::NoSpace, message),
-        TopicError::Read(reason) => of_read(reason),
+        TopicError::Read(reason) => undecided(reason),
         TopicError::Stopped(_) => error(ErrorCode::Stopped, message),
     }
 }

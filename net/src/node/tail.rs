@@ -120,7 +120,7 @@ async fn run(shared: &Arc<Shared>, stream: &mut Stream, open: TailOpen) -> Resul
         let batches = match batches {
             // The client has seen more than this copy has committed yet.
             Err(ReadError::BeyondEnd { .. }) => Vec::new(),
-            batches => batches.map_err(|error| Cut::Refused(reply::of_read(&error)))?,
+            batches => batches.map_err(|error| Cut::Refused(unreadable(shared, &error)))?,
         };
         if batches.is_empty() {
             wait(shared, &partition, &mut stream.writer, &mut watch).await?;
@@ -188,7 +188,7 @@ fn begin(shared: &Shared, topic: &TopicMeta, open: &TailOpen, end: End) -> Resul
         return Err(reply::of_read(&ReadError::TopicDeleted));
     }
     let engine = &shared.engine;
-    let failed = |error: ReadError| reply::of_read(&error);
+    let failed = |error: ReadError| unreadable(shared, &error);
     let extent = engine.describe(key).map_err(failed)?;
     let last = match end {
         End::Leaders(next) => next.min(extent.next),
@@ -230,6 +230,12 @@ fn begin(shared: &Shared, topic: &TopicMeta, open: &TailOpen, end: End) -> Resul
         next,
         until,
     })
+}
+
+/// What the client is told, which goes on at another replica where it is about damage; that is healed meanwhile.
+fn unreadable(shared: &Shared, error: &ReadError) -> Error {
+    shared.note_damage(error);
+    reply::of_read(error)
 }
 
 impl Tail {

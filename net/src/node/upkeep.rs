@@ -159,6 +159,7 @@ async fn scrub(shared: Arc<Shared>, bytes_per_second: u64) {
         for damage in &report.damages {
             tracing::error!(%damage, "the scrub found damage");
         }
+        shared.note_damages(&report.damages);
         tokio::select! {
             () = shared.mend(report.leaves) => {}
             () = shared.tasks.stopping() => return,

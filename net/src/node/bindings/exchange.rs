@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mesh_engine::BindingError;
+use mesh_engine::{BindingError, ReadError};
 use mesh_ring::binding::Binding;
 use mesh_ring::ids::{NodeId, PartitionId};
 use mesh_ring::name::BindingKey;
@@ -18,9 +18,10 @@ use super::{BINDING_BYTES, preference};
 use crate::node::coordinator::forwarded;
 use crate::node::peers::AskError;
 use crate::node::requests::access::only_nodes;
-use crate::node::requests::{Answers, Caller, on_disk, plain};
+use crate::node::requests::{Answers, Caller, plain};
 use crate::node::tombstones::{sender, stamp_of};
 use crate::node::{Shared, reply};
+use crate::tasks::blocking;
 use crate::wire::proto::{
     self, BindingIs, Error, ErrorCode, FetchBinding, StoreBinding, reply::Kind as Answer,
     request::Kind,
@@ -89,18 +90,22 @@ pub(super) fn of_ask(error: AskError) -> Error {
     }
 }
 
-/// All that this node knows of a key.
+/// All that this node knows of a key. Where it cannot be read, it is asked of other replicas soon.
 ///
 /// # Errors
 /// It cannot be read.
 pub(super) async fn known(shared: &Arc<Shared>, key: BindingKey) -> Result<Binding, Error> {
-    on_disk(shared, move |shared| {
-        let known = shared.engine.known_binding(&key);
-        Ok(known
-            .map_err(|error| reply::of_read(&error))?
-            .unwrap_or_default())
-    })
-    .await
+    let (engine, wanted) = (Arc::clone(&shared.engine), key.clone());
+    let known = blocking(move || engine.known_binding(&wanted)).await;
+    match known.ok_or_else(reply::internal)? {
+        Ok(known) => Ok(known.unwrap_or_default()),
+        Err(error) => {
+            if matches!(error, ReadError::Damaged(_)) {
+                shared.mend_soon(key.as_bytes());
+            }
+            Err(reply::of_read(&error))
+        }
+    }
 }
 
 /// Merges what this node keeps elsewhere into its own copy; returns when that is durable.

@@ -43,13 +43,15 @@ pub(in crate::node) trait Doors: Send + Sync + 'static {
     fn report(&self, partition: PartitionId, report: Report);
     /// The follower needs more than the journal has.
     fn rebuild(&self, partition: PartitionId, epoch: Epoch, node: NodeId);
+    /// Something could not be decided for what could not be read.
+    fn damaged(&self, error: &ReadError);
 }
 
 /// The owner of one partition on this node.
 pub(in crate::node) struct Actor<D> {
     pub(super) id: PartitionId,
     pub(super) engine: Arc<Engine>,
-    doors: Arc<D>,
+    pub(super) doors: Arc<D>,
     pub(super) replica: Replica<Payload>,
     pub(super) ledger: Ledger,
     mailbox: mpsc::Receiver<Ask>,

@@ -54,7 +54,10 @@ impl<D: Doors> Actor<D> {
         let decision = self.ledger.decide_append(&source, at, facts);
         let epoch = self.replica.epoch();
         match decision {
-            Err(error) => (ask.done)(Err(Refusal::Decided(AppendError::Read(error)))),
+            Err(error) => {
+                self.doors.damaged(&error);
+                (ask.done)(Err(Refusal::Decided(AppendError::Read(error))));
+            }
             Ok(Decision::Propose {
                 index,
                 command,
@@ -93,6 +96,7 @@ impl<D: Doors> Actor<D> {
         let decision = match self.decide(change, shortage.is_none()) {
             Ok(decision) => decision,
             Err(error) => {
+                self.doors.damaged(&error);
                 let _ = done.send(Err(Refusal::Decided(TopicError::Read(error))));
                 return;
             }

@@ -19,6 +19,14 @@ pub(in crate::node) struct Compared {
     pub(in crate::node) bytes: u64,
     /// Bindings that could not be read, on either side, and were replaced.
     pub(in crate::node) damaged: u64,
+    /// Blocks of topics that both sides could read.
+    pub(in crate::node) blocks: u64,
+    /// Blocks with other records here than there.
+    pub(in crate::node) blocks_differing: u64,
+    /// Blocks that this node could not read.
+    pub(in crate::node) blocks_damaged: u64,
+    /// Blocks of this node that another one's batches have made whole.
+    pub(in crate::node) blocks_healed: u64,
 }
 
 impl AddAssign for Compared {
@@ -28,6 +36,10 @@ impl AddAssign for Compared {
         self.received += other.received;
         self.bytes += other.bytes;
         self.damaged += other.damaged;
+        self.blocks += other.blocks;
+        self.blocks_differing += other.blocks_differing;
+        self.blocks_damaged += other.blocks_damaged;
+        self.blocks_healed += other.blocks_healed;
     }
 }
 
@@ -41,6 +53,7 @@ struct Counted {
     comparisons: u64,
     sum: Compared,
     healed: Option<Instant>,
+    block_healed: Option<Instant>,
 }
 
 impl Counters {
@@ -63,9 +76,13 @@ impl Counters {
         if part.sent + part.received > 0 {
             counted.healed = Some(Instant::now());
         }
+        if part.blocks_healed > 0 {
+            counted.block_healed = Some(Instant::now());
+        }
     }
 
-    pub(in crate::node) fn status(&self) -> RepairStatus {
+    /// `blocks_unreadable`: those that cannot be read now.
+    pub(super) fn status(&self, blocks_unreadable: u64) -> RepairStatus {
         let counted = *self.lock();
         let ms = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
         RepairStatus {
@@ -77,6 +94,12 @@ impl Counters {
             bytes: counted.sum.bytes,
             damaged: counted.sum.damaged,
             healed_ms_ago: counted.healed.map(ms),
+            blocks: counted.sum.blocks,
+            blocks_differing: counted.sum.blocks_differing,
+            blocks_damaged: counted.sum.blocks_damaged,
+            blocks_healed: counted.sum.blocks_healed,
+            blocks_unreadable,
+            block_healed_ms_ago: counted.block_healed.map(ms),
         }
     }
 }
@@ -95,7 +118,7 @@ mod tests {
             ..Compared::default()
         };
         counters.note(in_sync);
-        let status = counters.status();
+        let status = counters.status(0);
         assert_eq!((status.rounds, status.compared, status.bytes), (1, 1, 60));
         assert_eq!(status.healed_ms_ago, None);
         counters.note(Compared {
@@ -103,8 +126,15 @@ mod tests {
             damaged: 1,
             ..in_sync
         });
-        let status = counters.status();
+        let status = counters.status(0);
         assert_eq!((status.received, status.damaged, status.bytes), (2, 1, 120));
-        assert!(status.healed_ms_ago.is_some());
+        assert!(status.healed_ms_ago.is_some() && status.block_healed_ms_ago.is_none());
+        counters.note(Compared {
+            blocks_healed: 1,
+            ..Compared::default()
+        });
+        let status = counters.status(3);
+        assert_eq!((status.blocks_healed, status.blocks_unreadable), (1, 3));
+        assert!(status.block_healed_ms_ago.is_some());
     }
 }

@@ -1,6 +1,8 @@
-//! Anti-entropy of bindings: copies of a partition are compared, and brought to the same, by `mesh_ring::merkle::walk`.
+//! Anti-entropy: copies of a partition are compared and healed. Bindings are brought to the same by
+//! `mesh_ring::merkle::walk`; of topics, what cannot be read here is brought from another copy.
 //!
 //! - `walk`: one comparison, both sides; `held`: what this side has; `trees`: what the side that answers remembers during it;
+//! - `blocks`: the same for topics, block by block;
 //! - `rounds`: when which copies are compared; `agenda`: what is due;
 //! - `leaving`: a copy that others keep now is handed over before it is dropped;
 //! - `counters`: what came of it, for people.
@@ -8,6 +10,7 @@
 //! What cannot be read is never sent. It is replaced by another copy's.
 
 mod agenda;
+pub(super) mod blocks;
 mod counters;
 mod held;
 mod leaving;
@@ -15,16 +18,19 @@ mod rounds;
 mod trees;
 mod walk;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mesh_engine::Engine;
 use mesh_ring::ids::{NodeId, PartitionId};
 use mesh_ring::map::ClusterMap;
-use mesh_ring::merkle::LeafId;
+use mesh_ring::merkle::{LeafId, leaf_of};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::agenda::Agenda;
+use self::blocks::Blocks;
 pub(super) use self::counters::Compared;
 use self::counters::Counters;
 pub(super) use self::leaving::{hand_over, has_anything};
@@ -33,9 +39,16 @@ use self::trees::Trees;
 pub(super) use self::walk::{answer, compare};
 use super::Shared;
 use crate::tasks::blocking;
+use crate::wire::proto::RepairStatus;
 
 /// How soon a copy that has arrived, or in which damage was found, is compared with the others.
 const SOON: Duration = Duration::from_millis(100);
+
+/// How long a leaf in which a read met damage is left to what is done about it then, before another read begins anew.
+const MENDED_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// Most such leaves that are remembered.
+const MENDING_MAX: usize = 1_024;
 
 /// What the node remembers of its comparisons.
 #[derive(Debug)]
@@ -46,7 +59,10 @@ pub(super) struct Repairs {
     /// Rung when something is due that was not.
     due: Notify,
     trees: Trees,
-    pub(super) counters: Counters,
+    blocks: Blocks,
+    /// Leaves in which reads met damage, and when.
+    mending: Mutex<BTreeMap<(PartitionId, LeafId), Instant>>,
+    counters: Counters,
 }
 
 impl Repairs {
@@ -56,8 +72,31 @@ impl Repairs {
             agenda: Mutex::default(),
             due: Notify::new(),
             trees: Trees::default(),
+            blocks: Blocks::default(),
+            mending: Mutex::default(),
             counters: Counters::default(),
         }
+    }
+
+    /// What comparisons have come to, for people.
+    pub(super) fn status(&self) -> RepairStatus {
+        self.counters.status(self.blocks.unreadable())
+    }
+
+    /// Sentences for people about what is not as it should be.
+    pub(super) fn warnings(&self, engine: &Engine) -> Vec<String> {
+        self.blocks.warnings(engine)
+    }
+
+    /// Whether something is to be done about damage in a leaf: not again and again while that is under way.
+    fn is_news(&self, leaf: (PartitionId, LeafId)) -> bool {
+        let mut mending = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
+        mending.retain(|_, at| at.elapsed() < MENDED_AGAIN_AFTER);
+        let news = mending.len() < MENDING_MAX && !mending.contains_key(&leaf);
+        if news {
+            mending.insert(leaf, Instant::now());
+        }
+        news
     }
 
     fn agenda(&self) -> MutexGuard<'_, Agenda> {
@@ -122,6 +161,20 @@ impl Shared {
                 }
                 None => return,
             }
+        }
+    }
+
+    /// A binding cannot be read here: its leaf is mended, in the background.
+    pub(super) fn mend_soon(self: &Arc<Self>, key: &[u8]) {
+        let leaf = (self.engine.partition_of(key), leaf_of(key));
+        if self.repairs.is_news(leaf) {
+            let shared = Arc::clone(self);
+            self.tasks.spawn("mend", async move {
+                tokio::select! {
+                    () = shared.mend(vec![leaf]) => {}
+                    () = shared.tasks.stopping() => {}
+                }
+            });
         }
     }
 }

@@ -9,7 +9,7 @@ use mesh_ring::ids::{NodeId, PartitionId};
 use tokio::time::{Instant, sleep_until};
 
 use super::agenda::Due;
-use super::{others, walk};
+use super::{blocks, others, walk};
 use crate::node::Shared;
 use crate::node::gossip::Life;
 
@@ -32,6 +32,9 @@ pub(in crate::node) fn start(shared: &Arc<Shared>) {
     for _ in 0..AT_ONCE {
         shared.tasks.spawn("repair", work(Arc::clone(shared)));
     }
+    shared
+        .tasks
+        .spawn("block repair", blocks::work(Arc::clone(shared)));
 }
 
 /// Finds what is to be compared.
@@ -107,6 +110,7 @@ fn begin_round(shared: &Shared, round: u64, now: Instant, every: Duration) {
     let (map, me) = (shared.map(), shared.me());
     shared.repairs.counters.note_round();
     shared.repairs.trees.tidy();
+    shared.repairs.blocks.tidy(&map, me);
     let due: Vec<(PartitionId, NodeId)> = map
         .assignments()
         .filter_map(|(id, _)| {
@@ -137,7 +141,7 @@ async fn work(shared: Arc<Shared>) {
         };
         if let Err(cause) = done {
             let (id, node) = due.pair;
-            tracing::debug!(partition = %id, %node, cause, "copies of bindings were not compared");
+            tracing::debug!(partition = %id, %node, cause, "copies were not compared");
             shared.repairs.agenda().failed(due, Instant::now());
             shared.repairs.due.notify_waiters();
         }
@@ -179,7 +183,8 @@ async fn carry_out(shared: &Arc<Shared>, due: Due) -> Result<(), String> {
     if compared.sent + compared.received > 0 {
         tracing::info!(partition = %id, %node, ?compared, "copies of bindings differed, and are healed");
     }
-    Ok(())
+    let compared = blocks::round(shared, id, node).await;
+    compared.map_err(|error| error.to_string())
 }
 
 /// With which of the other copies a partition is compared in a round: with each in turn, and in one round not always with the

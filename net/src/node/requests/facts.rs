@@ -95,7 +95,7 @@ pub(super) async fn status(shared: &Arc<Shared>) -> Result<Answers, Error> {
             .collect(),
         transfers: shared.transfers.status(),
         warnings: shared.warnings(),
-        repair: Some(shared.repairs.counters.status()),
+        repair: Some(shared.repairs.status()),
         leaving: u32::try_from(shared.partitions.leaving()).unwrap_or(u32::MAX),
         tombstones: Some(shared.waiting.status()),
     };

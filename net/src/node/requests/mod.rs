@@ -1,7 +1,7 @@
 //! Requests of one question and one answer.
 //!
 //! - `access`: who may; `topics`, `bindings`: what users ask of their data; `facts`: what a node says of itself and of the
-//!   cluster; `cluster`: changes of the ring; `repair`: copies of bindings are compared.
+//!   cluster; `cluster`: changes of the ring; `repair`: copies of bindings and of topics' blocks are compared.
 
 pub(super) mod access;
 mod bindings;
@@ -97,6 +97,8 @@ async fn answer(
         Kind::Listeners(_) => Ok(vec![listeners::answer(shared, &caller.peer)]),
         Kind::Repair(asked) => repair::run(shared, caller, asked).await,
         Kind::WalkBindings(asked) => repair::walk(shared, caller, asked, body).await,
+        Kind::CompareBlocks(asked) => repair::compare_blocks(shared, caller, asked).await,
+        Kind::FetchBlock(asked) => repair::fetch_block(shared, caller, asked).await,
         Kind::ChangeCluster(change) => cluster::change(shared, caller, change).await,
         Kind::SeenOf(of) => cluster::seen_of(shared, caller, of).await,
         Kind::ControlCall(_) => cluster::control_call(shared, caller, body).await,

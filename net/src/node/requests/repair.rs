@@ -1,15 +1,24 @@
-//! Comparing copies of bindings, for another node and because a person asks for it.
+//! Comparing copies of bindings and of topics' blocks, for another node and because a person asks for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use mesh_ring::ids::{NodeId, PartitionId};
+use mesh_ring::ids::{NodeId, PartitionId, TopicId};
+use tokio::time::Instant;
 
 use super::access::{allow, only_nodes};
 use super::{Answers, Caller, plain};
 use crate::identity::{Access, Scope};
+use crate::node::repair::blocks::{self, Place};
 use crate::node::{Shared, repair, reply, tombstones};
-use crate::wire::proto::{self, Error, MissedCopy, Repaired, WalkBindings, reply::Kind as Answer};
+use crate::wire::proto::{
+    self, BlockPlace, CompareBlocks, Error, FetchBlock, MissedCopy, Repaired, WalkBindings,
+    reply::Kind as Answer,
+};
+
+/// How long one request goes on comparing blocks before it answers with the place where the next one goes on.
+const BLOCKS_FOR: Duration = Duration::from_secs(1);
 
 /// One step of another node's comparison.
 pub(super) async fn walk(
@@ -23,7 +32,28 @@ pub(super) async fn walk(
     repair::answer(shared, from, asked, &body).await
 }
 
-/// Compares this node's copy of a partition with every other one.
+/// Blocks of this node, for another one to compare with its own.
+pub(super) async fn compare_blocks(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    asked: CompareBlocks,
+) -> Result<Answers, Error> {
+    only_nodes(caller)?;
+    blocks::compared(shared, asked).await
+}
+
+/// Batches of a block, for another node that cannot read its own.
+pub(super) async fn fetch_block(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    asked: FetchBlock,
+) -> Result<Answers, Error> {
+    only_nodes(caller)?;
+    blocks::page(shared, asked).await
+}
+
+/// Compares this node's copy of a partition with every other one: its bindings, and a part of its topics' blocks; the next
+/// request goes on with those.
 pub(super) async fn run(
     shared: &Arc<Shared>,
     caller: &Caller,
@@ -36,27 +66,18 @@ pub(super) async fn run(
     let Some(others) = repair::others_of(shared, id) else {
         return Err(shared.not_replica(id));
     };
-    let (mut sum, mut missed) = (repair::Compared::default(), Vec::new());
-    let mut miss = |node: NodeId, cause: String| {
-        missed.push(MissedCopy {
-            node: Bytes::copy_from_slice(&node.0),
-            cause,
-        });
+    let after = asked.after.as_ref().map(place).transpose()?;
+    let mut run = Run {
+        shared,
+        id,
+        sum: repair::Compared::default(),
+        missed: Vec::new(),
     };
-    for node in others {
-        if !shared.is_alive(node) {
-            miss(node, "it is away".into());
-            continue;
-        }
-        let compared = tokio::select! {
-            compared = repair::compare(shared, id, node) => compared,
-            () = shared.tasks.stopping() => return Err(reply::stopping()),
-        };
-        match compared {
-            Ok(compared) => sum += compared,
-            Err(error) => miss(node, format!("partition {id}: {error}")),
-        }
-    }
+    let next = tokio::select! {
+        next = run.compare(&others, after) => next,
+        () = shared.tasks.stopping() => return Err(reply::stopping()),
+    };
+    let Run { sum, missed, .. } = run;
     Ok(plain(Answer::Repaired(Repaired {
         differing_leaves: u32::try_from(sum.leaves).unwrap_or(u32::MAX),
         sent: sum.sent,
@@ -64,5 +85,99 @@ pub(super) async fn run(
         bytes: sum.bytes,
         damaged: sum.damaged,
         missed,
+        next: next.map(|(node, at)| BlockPlace {
+            node: Bytes::copy_from_slice(&node.0),
+            topic: at.topic.0,
+            block: at.block,
+        }),
+        blocks: sum.blocks,
+        blocks_differing: sum.blocks_differing,
+        blocks_damaged: sum.blocks_damaged,
+        blocks_healed: sum.blocks_healed,
     })))
+}
+
+fn place(place: &BlockPlace) -> Result<(NodeId, Place), Error> {
+    let node = place.node.as_ref().try_into().map(NodeId);
+    let node = node.map_err(|_| reply::malformed("a node's id has 16 bytes"))?;
+    let at = Place {
+        topic: TopicId(place.topic),
+        block: place.block,
+    };
+    Ok((node, at))
+}
+
+/// What one request does.
+struct Run<'a> {
+    shared: &'a Arc<Shared>,
+    id: PartitionId,
+    sum: repair::Compared,
+    missed: Vec<MissedCopy>,
+}
+
+impl Run<'_> {
+    /// Where the next request goes on, if there is more to do.
+    async fn compare(
+        &mut self,
+        others: &[NodeId],
+        after: Option<(NodeId, Place)>,
+    ) -> Option<(NodeId, Place)> {
+        if after.is_none() {
+            for node in others {
+                self.bindings(*node).await;
+            }
+            let step = blocks::heal_all(self.shared, self.id).await;
+            self.take(step);
+        }
+        let until = Instant::now() + BLOCKS_FOR;
+        let begin = after.map_or(NodeId([0; 16]), |(node, _)| node);
+        let shared = self.shared;
+        let rest = others.iter().filter(|node| **node >= begin);
+        for node in rest.filter(|node| shared.is_alive(**node)) {
+            let from = after.filter(|(begin, _)| begin == node);
+            let mut at = from.map_or_else(Place::default, |(_, at)| at);
+            loop {
+                if Instant::now() >= until {
+                    return Some((*node, at));
+                }
+                match blocks::compare(shared, self.id, *node, at, blocks::PAGE_BYTES).await {
+                    Ok(step) => match self.take(step) {
+                        Some(next) => at = next,
+                        None => break,
+                    },
+                    Err(error) => {
+                        self.miss(*node, error.to_string());
+                        break;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    async fn bindings(&mut self, node: NodeId) {
+        if !self.shared.is_alive(node) {
+            return self.miss(node, "it is away".into());
+        }
+        match repair::compare(self.shared, self.id, node).await {
+            Ok(compared) => self.sum += compared,
+            Err(error) => self.miss(node, error.to_string()),
+        }
+    }
+
+    fn take(&mut self, step: blocks::Step) -> Option<Place> {
+        self.sum += step.compared;
+        for cause in step.troubles {
+            self.miss(self.shared.me(), cause);
+        }
+        step.next
+    }
+
+    fn miss(&mut self, node: NodeId, cause: String) {
+        let id = self.id;
+        self.missed.push(MissedCopy {
+            node: Bytes::copy_from_slice(&node.0),
+            cause: format!("partition {id}: {cause}"),
+        });
+    }
 }

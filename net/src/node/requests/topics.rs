@@ -164,27 +164,30 @@ pub(super) async fn hash(
     shared
         .wait_for_commit(topic, hash.until, tokio::time::Instant::now() + HASH_WAIT)
         .await?;
-    on_disk(shared, move |shared| {
-        let digest = shared
-            .engine
-            .hash_topic(topic, hash.from, hash.until, &mut |_| {
-                if shared.tasks.is_stopping() {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            })
+    let (from, until) = (hash.from, hash.until);
+    let digest = on_disk(shared, move |shared| {
+        let digest = shared.engine.hash_topic(topic, from, until, &mut |_| {
+            if shared.tasks.is_stopping() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        digest
             .map_err(|error| reply::of_read(&error))?
-            .ok_or_else(reply::stopping)?;
-        Ok(plain(Answer::TopicHash(proto::TopicHash {
-            root: Bytes::copy_from_slice(&digest.root),
-            records: digest.records,
-            damaged: digest.damaged,
-            from: hash.from,
-            until: hash.until,
-        })))
+            .ok_or_else(reply::stopping)
     })
-    .await
+    .await?;
+    if digest.damaged > 0 {
+        shared.look_for_damage(topic, from..until);
+    }
+    Ok(plain(Answer::TopicHash(proto::TopicHash {
+        root: Bytes::copy_from_slice(&digest.root),
+        records: digest.records,
+        damaged: digest.damaged,
+        from,
+        until,
+    })))
 }
 
 async fn place(
@@ -212,10 +215,10 @@ async fn changed(
 }
 
 fn described(shared: &Shared, topic: &TopicMeta) -> Result<Answers, Error> {
-    let extent = shared
-        .engine
-        .describe(topic.key)
-        .map_err(|error| reply::of_read(&error))?;
+    let extent = shared.engine.describe(topic.key).map_err(|error| {
+        shared.note_damage(&error);
+        reply::of_read(&error)
+    })?;
     let map = shared.map();
     let assignment = map.assignment(topic.key.partition);
     let named = |nodes: &[mesh_ring::ids::NodeId]| shared.names_of(nodes);
@@ -277,7 +280,10 @@ impl Shared {
                 Ok(extent) if extent.next >= next => return Ok(()),
                 // A copy that is behind may not know the topic yet.
                 Ok(_) | Err(ReadError::TopicDeleted) => {}
-                Err(error) => return Err(reply::of_read(&error)),
+                Err(error) => {
+                    self.note_damage(&error);
+                    return Err(reply::of_read(&error));
+                }
             }
             tokio::select! {
                 () = watch.changed() => {}
