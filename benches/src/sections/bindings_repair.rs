@@ -1,5 +1,7 @@
 //! Copies of bindings compared: where they are the same, and where they differ in a few.
 
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -20,9 +22,10 @@ use crate::{Result, say};
 const BINDINGS: u64 = 1_000_000;
 const VALUE_BYTES: usize = 100;
 const DIFFERENCES: u64 = 100;
-/// Nodes with a copy of everything. Each compares its own with those of all others.
-const NODES: usize = 3;
-/// Bytes that the stores may come to, with what compaction needs.
+const PARTITIONS: usize = 64;
+/// Nodes with a copy of everything. The bars are those of two.
+const NODES: RangeInclusive<usize> = 2..=3;
+/// Bytes that the stores of one cluster may come to, with what compaction needs.
 const BYTES: u64 = 4 << 30;
 
 /// Bindings that wait for the disks while the stores are filled.
@@ -32,9 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const TRY_AGAIN: Duration = Duration::from_millis(200);
 /// Longest round.
 const ROUND: Duration = Duration::from_secs(120);
-
-const IN_SYNC: &str = "meshctl, in sync";
-const DIFFERING: &str = "meshctl, 100 differences";
+/// Rounds that begin anew because a node had not heard of another one yet.
+const TRIES: u64 = 5;
 
 /// What comparing everything with everyone came to.
 #[derive(Clone, Debug, Default)]
@@ -44,147 +46,200 @@ struct Compared {
     bytes: u64,
     healed: u64,
     differing_leaves: u64,
+    /// Whether every copy was compared with every other one.
+    is_whole: bool,
     took: Duration,
+}
+
+/// The rounds of one cluster.
+struct Rounds {
+    nodes: usize,
+    in_sync: Vec<Compared>,
+    differing: Vec<Compared>,
+    /// Leaves that still differ after a round.
+    left: u64,
 }
 
 pub(super) fn run(run: &Run<'_>) -> Result<Findings> {
     run.place.need(run.sized(BYTES))?;
-    let dir = run.place.fresh();
-    let mut mesh = Mesh::start_without_rounds(&dir, NODES)?;
-    mesh.stop_all()?;
-    let bindings = run.sized(BINDINGS).max(10 * DIFFERENCES);
-    fill(&mesh, bindings)?;
-    run.place.settle()?;
-    mesh.serve_all()?;
-
-    let (mut in_sync, mut differing, mut left) = (Vec::new(), Vec::new(), 0);
-    for round in 0..run.few_rounds() {
-        in_sync.push(repaired_in_sync(&mesh)?);
-        differ(&mut mesh, round as u64, bindings)?;
-        let healing = repaired(&mesh)?;
-        if healing.healed != DIFFERENCES {
-            let healed = healing.healed;
-            return Err(format!("{DIFFERENCES} bindings differ, but {healed} were healed").into());
-        }
-        differing.push(healing);
-        left += repaired(&mesh)?.differing_leaves;
+    let bindings = run.sized(BINDINGS).max(100 * DIFFERENCES);
+    let mut clusters = Vec::new();
+    for nodes in NODES {
+        let dir = run.place.fresh();
+        clusters.push(measure(run, &dir, nodes, bindings)?);
+        run.place.clear(&dir)?;
     }
-    drop(mesh);
-    run.place.clear(&dir)?;
-    findings(bindings, &in_sync, &differing, left)
+    findings(bindings, &clusters)
 }
 
-fn findings(
-    bindings: u64,
-    in_sync: &[Compared],
-    differing: &[Compared],
-    left: u64,
-) -> Result<Findings> {
-    let mut findings = Findings::default();
-    findings.notes.push(format!(
-        "{bindings} bindings of {VALUE_BYTES} bytes in 64 partitions, on each of {NODES} nodes, and every node compares its copy \
-         of every partition with both others: {} comparisons. Then n3 is killed, {DIFFERENCES} bindings all over the others get \
-         another value, and n3 returns; nothing is healed until all are compared again. Bytes are those of the nodes' frames, \
-         both ways; in all means of all comparisons, of which those between n1 and n2 find nothing.",
-        64 * NODES * (NODES - 1),
-    ));
-    let kib = |bytes: f64| bytes / 1024.0;
-    let of = |compared: &[Compared], of: fn(&Compared) -> f64| -> Vec<f64> {
-        compared.iter().map(of).collect()
+fn measure(run: &Run<'_>, dir: &Path, nodes: usize, bindings: u64) -> Result<Rounds> {
+    let mut mesh = Mesh::start_without_rounds(dir, nodes)?;
+    mesh.stop_all()?;
+    let folders = mesh.folders();
+    fill(&folders, 0..bindings, 0)?;
+    run.place.settle()?;
+    let mut rounds = Rounds {
+        nodes,
+        in_sync: Vec::new(),
+        differing: Vec::new(),
+        left: 0,
     };
-    let each = median(of(in_sync, |compared| compared.each));
-    let measured = format!("{each:.0} bytes, {bindings} bindings");
-    say(&format!("  in sync: {measured}"));
-    findings.bar("repair-in-sync", kib(each), measured);
-    let all = median(of(differing, |compared| compared.bytes as f64));
-    let leaves = median(of(differing, |compared| compared.differing_leaves as f64));
-    let measured = format!("{all:.0} bytes, {DIFFERENCES} bindings in {leaves:.0} leaves healed");
-    say(&format!("  {DIFFERENCES} differences: {measured}"));
-    findings.bar("repair-differing", kib(all), measured);
-    let measured = format!(
-        "leaves that differ, after each of {} rounds",
-        differing.len()
-    );
-    findings.bar("repair-left", left as f64, measured);
+    let step = bindings / DIFFERENCES;
+    for number in 0..run.few_rounds() as u64 + TRIES {
+        if rounds.differing.len() == run.few_rounds() {
+            break;
+        }
+        mesh.serve_all()?;
+        let in_sync = compare_all(&mesh, nodes)?;
+        if (in_sync.healed, in_sync.differing_leaves) != (0, 0) {
+            return Err(format!("the copies are not in sync: {in_sync:?}").into());
+        }
+        rounds.in_sync.push(in_sync);
+        mesh.stop_all()?;
+        // The last one lacks what the others have.
+        let differing = (0..DIFFERENCES).map(|at| at * step + number);
+        fill(&folders[..nodes - 1], differing, number + 1)?;
+        mesh.serve_all()?;
+        let healing = compare(&mesh, nodes)?;
+        let again = compare_all(&mesh, nodes)?;
+        mesh.stop_all()?;
+        if !healing.is_whole {
+            continue;
+        }
+        if healing.healed != DIFFERENCES {
+            return Err(format!("{DIFFERENCES} bindings differ: {healing:?}").into());
+        }
+        rounds.left += again.differing_leaves;
+        rounds.differing.push(healing);
+    }
+    if rounds.differing.len() < run.few_rounds() {
+        return Err("nodes that have started do not hear of each other in time".into());
+    }
+    say(&format!(
+        "  {nodes} nodes: {:.0} bytes for two copies in sync; {:.0} in all to heal {DIFFERENCES} bindings",
+        rounds.each(),
+        median(rounds.differing.iter().map(|c| c.bytes as f64).collect()),
+    ));
+    Ok(rounds)
+}
 
-    let samples = |of: fn(&Compared) -> f64| {
-        [(IN_SYNC, in_sync), (DIFFERING, differing)].map(|(name, compared)| Samples {
-            name: name.to_owned(),
+impl Rounds {
+    /// Bytes for two copies of a partition that are in sync.
+    fn each(&self) -> f64 {
+        median(self.in_sync.iter().map(|compared| compared.each).collect())
+    }
+
+    fn samples(&self, of: fn(&Compared) -> f64) -> [Samples; 2] {
+        let nodes = self.nodes;
+        [
+            (format!("meshctl, {nodes} nodes, in sync"), &self.in_sync),
+            (
+                format!("meshctl, {nodes} nodes, {DIFFERENCES} differences"),
+                &self.differing,
+            ),
+        ]
+        .map(|(name, compared)| Samples {
+            name,
             values: compared.iter().map(of).collect(),
         })
-    };
-    for (title, unit, samples) in [
-        (
-            "all copies compared, bytes on the wire",
-            "KiB",
-            samples(|compared| compared.bytes as f64 / 1024.0),
+    }
+}
+
+fn findings(bindings: u64, clusters: &[Rounds]) -> Result<Findings> {
+    let two = clusters.first().ok_or("nothing was measured")?;
+    let mut findings = Findings::default();
+    findings.notes.push(format!(
+        "{bindings} bindings of {VALUE_BYTES} bytes in {PARTITIONS} partitions, on each of two nodes and on each of three; in one \
+         round every node compares its copy of every partition with those of all others: {} and {} comparisons. For the \
+         differences, {DIFFERENCES} bindings all over have got another value at all nodes but one. Bytes are those of the \
+         nodes' frames, both ways, of all comparisons of the round, also of those that find nothing. The bars are those of \
+         two replicas.",
+        2 * PARTITIONS,
+        6 * PARTITIONS,
+    ));
+    let each = two.each();
+    let measured = format!("{each:.0} bytes, {bindings} bindings");
+    findings.bar("repair-in-sync", each / 1024.0, measured);
+    let [_, all] = two.samples(|compared| compared.bytes as f64);
+    let three = clusters.last().map(|of| of.samples(|c| c.bytes as f64));
+    let three = three.map_or(0.0, |[_, all]| all.median());
+    findings.bar(
+        "repair-differing",
+        all.median() / 1024.0,
+        format!(
+            "{:.0} bytes; {three:.0} where three nodes all compare",
+            all.median()
         ),
-        (
-            "all copies compared, time",
-            "ms",
-            samples(|compared| compared.took.as_secs_f64() * 1e3),
-        ),
+    );
+    let left: u64 = clusters.iter().map(|of| of.left).sum();
+    let rounds: usize = clusters.iter().map(|of| of.differing.len()).sum();
+    let measured = format!("leaves that differ after any of {rounds} rounds");
+    findings.bar("repair-left", left as f64, measured);
+    type Figure = fn(&Compared) -> f64;
+    let kib: Figure = |compared| compared.bytes as f64 / 1024.0;
+    let ms: Figure = |compared| compared.took.as_secs_f64() * 1e3;
+    for (title, unit, of) in [
+        ("all copies compared, bytes on the wire", "KiB", kib),
+        ("all copies compared, time", "ms", ms),
     ] {
-        let comparison = Comparison::new(title, unit, false, IN_SYNC, &samples)?;
+        let samples: Vec<Samples> = clusters
+            .iter()
+            .flat_map(|cluster| cluster.samples(of))
+            .collect();
+        let baseline = samples[0].name.clone();
+        let comparison = Comparison::new(title, unit, false, &baseline, &samples)?;
         findings.comparisons.push(comparison);
     }
     Ok(findings)
 }
 
-/// Has everything compared with everyone. Where a node does not know yet that another one is back, it is done again; what
-/// all attempts came to counts, but only the time of the last.
-fn repaired(mesh: &Mesh) -> Result<Compared> {
+/// Has everything compared with everyone, once.
+fn compare(mesh: &Mesh, nodes: usize) -> Result<Compared> {
     let mut config = mesh.client_config()?;
     config.timeout = ROUND;
     let traffic = Traffic::connect(config, VALUE_BYTES)?;
     let (runtime, client) = traffic.client();
-    let (began, mut all) = (Instant::now(), Compared::default());
-    loop {
-        let began_round = Instant::now();
-        let report = runtime.block_on(client.repair(None))?;
-        let done = add(&mut all, &report);
-        all.took = began_round.elapsed();
-        if done {
-            return Ok(all);
-        }
-        if began.elapsed() > PATIENCE {
-            return Err(format!("not every copy can be compared: {report:?}").into());
+    let began = Instant::now();
+    let report = runtime.block_on(client.repair(None))?;
+    let mut compared = of_report(&report, nodes);
+    compared.took = began.elapsed();
+    Ok(compared)
+}
+
+/// The same, again where a node had not heard of another one yet: the last round, which had, with what all have found.
+fn compare_all(mesh: &Mesh, nodes: usize) -> Result<Compared> {
+    let (began, mut healed, mut leaves) = (Instant::now(), 0, 0);
+    while began.elapsed() < PATIENCE {
+        let compared = compare(mesh, nodes)?;
+        healed += compared.healed;
+        leaves += compared.differing_leaves;
+        if compared.is_whole {
+            return Ok(Compared {
+                healed,
+                differing_leaves: leaves,
+                ..compared
+            });
         }
         std::thread::sleep(TRY_AGAIN);
     }
+    Err(format!("not every copy can be compared within {PATIENCE:?}").into())
 }
 
-/// Whether everything was compared.
-fn add(all: &mut Compared, report: &RepairReport) -> bool {
+fn of_report(report: &RepairReport, nodes: usize) -> Compared {
+    let mut all = Compared {
+        is_whole: report.silent.is_empty()
+            && report.missed.is_empty()
+            && report.nodes.len() == nodes,
+        ..Compared::default()
+    };
     for node in &report.nodes {
-        let comparisons = f64::from(node.partitions) * (NODES - 1) as f64;
+        let comparisons = f64::from(node.partitions) * (nodes - 1) as f64;
         all.each = all.each.max(node.bytes as f64 / comparisons);
         all.bytes += node.bytes;
         all.healed += node.sent + node.received;
         all.differing_leaves += node.differing_leaves;
     }
-    report.silent.is_empty() && report.missed.is_empty() && report.nodes.len() == NODES
-}
-
-fn repaired_in_sync(mesh: &Mesh) -> Result<Compared> {
-    let compared = repaired(mesh)?;
-    if (compared.healed, compared.differing_leaves) != (0, 0) {
-        return Err(format!("the copies are not in sync: {compared:?}").into());
-    }
-    Ok(compared)
-}
-
-/// Gives bindings all over another value while n3 is away.
-fn differ(mesh: &mut Mesh, round: u64, bindings: u64) -> Result<()> {
-    let traffic = Traffic::connect(mesh.client_config()?, VALUE_BYTES)?;
-    mesh.kill("n3")?;
-    traffic.wait_until_down("n3")?;
-    let step = bindings / DIFFERENCES;
-    let numbers = (0..DIFFERENCES).map(|number| number * step + round);
-    traffic.put_all(numbers.collect(), 1)?;
-    mesh.serve("n3")?;
-    mesh.wait_until_whole()?;
-    Ok(())
+    all
 }
 
 /// Something that has happened to a binding on its way to all disks.
@@ -196,16 +251,17 @@ enum Filled {
     Failed(String),
 }
 
-/// Puts the same bindings into all nodes' stores, which nobody serves: the first decides them, the others are given copies.
-fn fill(mesh: &Mesh, bindings: u64) -> Result<()> {
-    let open = |data: &std::path::PathBuf| Engine::open(&data.join("data"), Options::default());
-    let engines: Vec<Engine> = mesh
-        .folders()
+/// Gives these bindings a value in the stores of nodes that nobody serves: the first decides, the others are given copies.
+/// Other versions have other values.
+fn fill(folders: &[PathBuf], numbers: impl Iterator<Item = u64>, version: u64) -> Result<()> {
+    let open = |folder: &PathBuf| Engine::open(folder.join("data"), Options::default());
+    let engines: Vec<Engine> = folders
         .iter()
         .map(open)
         .collect::<std::result::Result<_, _>>()?;
     let (first, others) = engines.split_first().ok_or("there is no node")?;
     let payload = Payload::new(VALUE_BYTES);
+    // Never more in it than FILLING bindings and their answers.
     let (sender, events) = channel();
     let mut filling = Filling {
         others,
@@ -213,12 +269,12 @@ fn fill(mesh: &Mesh, bindings: u64) -> Result<()> {
         events,
         waiting: 0,
     };
-    for number in 0..bindings {
+    for number in numbers {
         filling.wait_for(FILLING * engines.len())?;
         let name = BindingKey::new(key(number).as_bytes())?;
         let write = BindingWrite {
             key: name.clone(),
-            value: Some(Bytes::copy_from_slice(payload.value(number))),
+            value: Some(Bytes::copy_from_slice(payload.value(number + version))),
             context: None,
             expires_ms: None,
         };
