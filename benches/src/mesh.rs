@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mesh_net::client::ClientConfig;
+use mesh_net::node::NODE_FILE;
 use serde_json::Value;
 
 use crate::children::Child;
@@ -58,11 +60,62 @@ impl Mesh {
     /// A node does not come up.
     pub fn start(dir: &Path, nodes: usize) -> Result<Mesh> {
         let mut mesh = Mesh::init(dir, nodes)?;
-        for number in 1..=nodes {
-            mesh.serve(&format!("n{number}"))?;
-        }
-        mesh.wait_until_whole()?;
+        mesh.serve_all()?;
         Ok(mesh)
+    }
+
+    /// As [`Mesh::start`], but copies of bindings are compared only when somebody asks for it.
+    ///
+    /// # Errors
+    /// A node does not come up.
+    pub fn start_without_rounds(dir: &Path, nodes: usize) -> Result<Mesh> {
+        let mut mesh = Mesh::init(dir, nodes)?;
+        for folder in mesh.folders() {
+            let mut file = OpenOptions::new()
+                .append(true)
+                .open(folder.join(NODE_FILE))?;
+            file.write_all(b"\nrepair_every_seconds = 0\n")?;
+        }
+        mesh.serve_all()?;
+        Ok(mesh)
+    }
+
+    /// Starts every node, and waits until the cluster is whole.
+    ///
+    /// # Errors
+    /// A node does not come up.
+    pub fn serve_all(&mut self) -> Result<()> {
+        for name in self.names() {
+            self.serve(&name)?;
+        }
+        self.wait_until_whole()?;
+        Ok(())
+    }
+
+    /// Stops every node in order.
+    ///
+    /// # Errors
+    /// One did not end in order.
+    pub fn stop_all(&mut self) -> Result<()> {
+        for (name, _) in self.processes() {
+            if !self.terminate(&name)?.1 {
+                return Err(format!("{name} did not end in order").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The nodes' folders, those of n1, n2 ….
+    #[must_use]
+    pub fn folders(&self) -> Vec<PathBuf> {
+        self.names().iter().map(|name| self.folder(name)).collect()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let names = (1..).map(|number| format!("n{number}"));
+        names
+            .take_while(|name| self.folder(name).exists())
+            .collect()
     }
 
     /// A node's folder.
@@ -206,9 +259,10 @@ impl Mesh {
 
     /// What each node logged last: a warning or worse.
     fn last_words(&self) -> String {
-        let nodes = (1..).map(|number| format!("n{number}"));
-        let nodes = nodes.take_while(|name| self.folder(name).exists());
-        let ends = nodes.map(|name| format!("{name}: {}", self.log_end(&name)));
+        let names = self.names();
+        let ends = names
+            .iter()
+            .map(|name| format!("{name}: {}", self.log_end(name)));
         ends.collect::<Vec<_>>().join("\n")
     }
 

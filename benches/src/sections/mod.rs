@@ -2,6 +2,11 @@
 
 mod append;
 mod bindings;
+mod bindings_hints;
+mod bindings_leaves;
+mod bindings_repair;
+mod bindings_ring;
+mod bindings_watch;
 mod crash;
 mod memory;
 mod open;
@@ -115,6 +120,36 @@ pub const SECTIONS: &[Section] = &[
         title: "Lookup among many nodes",
         is_long: false,
         run: ring_lookup::run,
+    },
+    Section {
+        name: "bindings-ring",
+        title: "Three nodes: bindings beside etcd",
+        is_long: false,
+        run: bindings_ring::run,
+    },
+    Section {
+        name: "bindings-repair",
+        title: "Three nodes: copies of bindings compared",
+        is_long: false,
+        run: bindings_repair::run,
+    },
+    Section {
+        name: "bindings-leaves",
+        title: "Merkle upkeep",
+        is_long: false,
+        run: bindings_leaves::run,
+    },
+    Section {
+        name: "bindings-hints",
+        title: "A node returns to its hints",
+        is_long: false,
+        run: bindings_hints::run,
+    },
+    Section {
+        name: "bindings-watch",
+        title: "Three nodes: a change and its watcher",
+        is_long: false,
+        run: bindings_watch::run,
     },
     Section {
         name: "crash",

@@ -25,6 +25,14 @@ impl Meshlog {
     /// # Errors
     /// What the engine says.
     pub fn create(dir: &Path, topics: usize) -> Result<Meshlog> {
+        Meshlog::create_with(dir, topics, Options::default())
+    }
+
+    /// The same, opened with these options.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn create_with(dir: &Path, topics: usize, options: Options) -> Result<Meshlog> {
         if !dir.exists() {
             let identity = Identity {
                 cluster: ClusterId([1; 16]),
@@ -34,7 +42,7 @@ impl Meshlog {
             };
             prepare(dir, &identity)?;
         }
-        let engine = Solo::open(dir, Options::default())?;
+        let engine = Solo::open(dir, options)?;
         Ok(Meshlog {
             topics: create_topics(&engine, topics)?,
             engine,
