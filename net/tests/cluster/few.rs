@@ -45,6 +45,8 @@ async fn one_of_three_says_what_it_lacks_and_recovers_by_itself() {
     for topic in &topics {
         within(producer.publish(topic, record("1"))).await.unwrap();
     }
+    // A follower shows what it has heard to be committed.
+    cluster.all_caught_up().await;
     cluster.kill(1).await;
     cluster.kill(2).await;
     // Both what it leads and what it cannot lead.

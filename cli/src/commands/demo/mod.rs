@@ -26,7 +26,8 @@ const TOUR_MAX: Duration = Duration::from_secs(180);
   meshctl demo --file commits.ndjson --keep
 
 Runs three nodes as real processes, kills the leader with SIGKILL while records are being published, and checks that
-another takes over, that nothing acknowledged is lost, and that all replicas are identical in the end.
+another takes over, that nothing acknowledged is lost, and that all replicas are identical in the end. A fourth node
+joins, stands in for one that is away, and a flipped bit on a disk is healed from the other replicas.
 ✓ stands before a claim that held, ✗ before one that did not; the exit code is 0 only if all held.")]
 pub(crate) struct Args {
     /// Publish the lines of this file instead of the sample that meshctl carries
@@ -81,5 +82,6 @@ async fn visit(tour: &mut Tour<'_>, input: &[u8]) -> Result<(), Failure> {
     failover::lose_the_majority(tour, &mut nodes, input).await?;
     healing::join(tour, &mut nodes).await?;
     healing::hand_over(tour, &mut nodes).await?;
+    healing::rot(tour, &mut nodes, input).await?;
     basics::stop(tour, &mut nodes, input).await
 }

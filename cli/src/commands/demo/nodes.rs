@@ -86,6 +86,16 @@ impl Nodes {
         }
     }
 
+    /// SIGTERM. Whether it ended with 0.
+    pub(super) async fn stop(&mut self, tour: &mut Tour<'_>, name: &str) -> Result<bool, Failure> {
+        tour.show(&format!("kill {name}"))?;
+        let node = self.running.remove(name);
+        let node = node.ok_or_else(|| Failure::failed(format!("{name} does not run")))?;
+        let ended = node.stop().await;
+        let ended = ended.map_err(|e| tour.with_log(e, &format!("mesh/{name}")))?;
+        Ok(ended.success())
+    }
+
     /// SIGTERM to all at once. Whether every one ended with 0.
     pub(super) async fn stop_all(&mut self, tour: &Tour<'_>) -> Result<bool, Failure> {
         let mut stopping = tokio::task::JoinSet::new();
@@ -113,6 +123,12 @@ impl Nodes {
         let first = self.running.values().next();
         let first = first.ok_or_else(|| Failure::failed("no node runs"))?;
         Ok(&first.address)
+    }
+
+    pub(super) fn address_of(&self, name: &str) -> Result<&str, Failure> {
+        let node = self.running.get(name);
+        let node = node.ok_or_else(|| Failure::failed(format!("{name} does not run")))?;
+        Ok(&node.address)
     }
 
     pub(super) fn names(&self) -> Vec<&'static str> {

@@ -51,6 +51,14 @@ pub(super) fn from_line(input: &[u8], line: usize) -> &[u8] {
     rest
 }
 
+/// Some bytes of the longest line, by which it is found on a disk.
+pub(super) fn trace(input: &[u8]) -> &[u8] {
+    const BYTES: usize = 64;
+    let lines = input.split(|byte| *byte == b'\n');
+    let longest = lines.max_by_key(|line| line.len()).unwrap_or_default();
+    &longest[..longest.len().min(BYTES)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,5 +82,12 @@ mod tests {
         assert_eq!(from_line(b"a\nb\nc\n", 0), b"a\nb\nc\n");
         assert_eq!(from_line(b"a\nb\nc\n", 2), b"c\n");
         assert_eq!(from_line(b"a\nb\nc\n", 9), b"");
+    }
+
+    #[test]
+    fn the_longest_line_leaves_a_trace() {
+        assert_eq!(trace(b"a\nbcd\n\ne\n"), b"bcd");
+        assert_eq!(trace(b"\n"), b"");
+        assert_eq!(trace(&[b'x'; 100]), [b'x'; 64]);
     }
 }
