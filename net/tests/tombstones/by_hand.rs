@@ -81,7 +81,8 @@ impl AsNode {
         of_answer(self.ask(Kind::StoreBinding(store), state.clone()).await.0)
     }
 
-    /// Asks the node in a round about nothing, which raises its fence, by whichever map it has; what is in the way of that.
+    /// Asks the node in a round about nothing, which raises its fence, by whichever map it has; what is in the way of that. Where
+    /// the map changes while it looks, its fence is as high already when it is asked again, and that is as good.
     pub(crate) async fn raise(&self, id: PartitionId, fence: u64) -> Option<VoidRound> {
         let mut map_version = 1;
         loop {
@@ -97,7 +98,7 @@ impl AsNode {
             };
             match void.as_ref().and_then(|void| void.map_version) {
                 Some(known) => map_version = known,
-                None => return void,
+                None => return void.filter(|void| void.fence != Some(fence)),
             }
         }
     }
