@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::codec::{DecodeError, Reader, put_bytes, put_varint};
 use crate::hlc::Hlc;
-use crate::limits::{CONTEXT_NODES_MAX, SIBLINGS_MAX};
+use crate::limits::{CONTEXT_NODES_MAX, SIBLINGS_BYTES_MAX, SIBLINGS_MAX};
 use crate::version::{Dot, VersionVector, put_dot, take_dot};
 
 const FORMAT: u8 = 1;
@@ -53,6 +53,13 @@ impl Version {
         }
     }
 
+    fn bytes(&self) -> usize {
+        match &self.content {
+            Content::Value(value) => value.len(),
+            Content::Tombstone => 0,
+        }
+    }
+
     fn has_expired(&self, now_ms: u64) -> bool {
         self.expires_ms
             .is_some_and(|expires_ms| expires_ms <= now_ms)
@@ -76,6 +83,11 @@ impl Version {
     }
 }
 
+/// Bytes of these versions' values.
+fn bytes_of(versions: &[Version]) -> usize {
+    versions.iter().map(Version::bytes).sum()
+}
+
 /// Why a write is refused. Nothing was written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Error)]
 pub enum WriteError {
@@ -87,6 +99,14 @@ pub enum WriteError {
     TooManySiblings {
         /// The versions that the key holds.
         held: usize,
+    },
+    /// The write would leave more bytes of concurrent values than a key may have. Read them, and write with their context.
+    #[error(
+        "the key's concurrent values would come to {bytes} bytes, and {SIBLINGS_BYTES_MAX} is the limit; read it, and write with the context of that read"
+    )]
+    SiblingsTooLarge {
+        /// What they would come to.
+        bytes: usize,
     },
     /// The context, together with that of the binding, names more nodes than a context may.
     #[error("the causal context names {nodes} nodes; the limit is {CONTEXT_NODES_MAX}")]
@@ -183,6 +203,11 @@ impl Binding {
             Content::Value(_) => version,
             Content::Tombstone => version.into_tombstone(),
         });
+        let bytes = bytes_of(&versions);
+        // One value may always be written; and what makes fewer bytes than a merge has brought together is welcome.
+        if versions.len() > 1 && bytes > SIBLINGS_BYTES_MAX.max(bytes_of(&self.versions)) {
+            return Err(WriteError::SiblingsTooLarge { bytes });
+        }
         versions.sort_unstable_by_key(|version| version.dot);
         Ok(Self { context, versions })
     }

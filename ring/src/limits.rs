@@ -10,6 +10,9 @@ pub const BINDING_KEY_BYTES_MAX: usize = 1024;
 pub const BINDING_VALUE_BYTES_MAX: usize = 1 << 20;
 /// Most concurrent versions that one binding keeps; a write that would add another is refused as a conflict.
 pub const SIBLINGS_MAX: usize = 16;
+/// Most bytes of concurrent values that a write may leave one binding with. What several nodes have taken at the same time
+/// may come to more; three such states still fit one message.
+pub const SIBLINGS_BYTES_MAX: usize = BINDING_VALUE_BYTES_MAX + (256 << 10);
 /// Most nodes that one causal context may name.
 pub const CONTEXT_NODES_MAX: usize = 1024;
 /// Largest record: key, value and headers together, in bytes.

@@ -10,7 +10,7 @@ use mesh_ring::binding::{Binding, Content, Version, WriteError};
 use mesh_ring::codec::DecodeError;
 use mesh_ring::hlc::Hlc;
 use mesh_ring::ids::NodeId;
-use mesh_ring::limits::SIBLINGS_MAX;
+use mesh_ring::limits::{BINDING_VALUE_BYTES_MAX, SIBLINGS_BYTES_MAX, SIBLINGS_MAX};
 use mesh_ring::version::{Dot, VersionVector};
 use proptest::prelude::*;
 
@@ -169,6 +169,37 @@ fn siblings_are_bounded() {
         dots(&full.write(Some(full.context()), next()).unwrap()),
         [dot(1, 99)]
     );
+}
+
+#[test]
+fn bytes_of_siblings_are_bounded() {
+    let sized = |n: u64, bytes: usize| Version {
+        dot: dot(1, n),
+        hlc: Hlc(n),
+        expires_ms: None,
+        content: Content::Value(vec![b'v'; bytes].into()),
+    };
+    let nothing = VersionVector::new();
+    let blind = |binding: &Binding, version| binding.write(Some(&nothing), version);
+    let largest = blind(&Binding::default(), sized(1, BINDING_VALUE_BYTES_MAX)).unwrap();
+    let room = SIBLINGS_BYTES_MAX - BINDING_VALUE_BYTES_MAX;
+    let full = blind(&largest, sized(2, room)).unwrap();
+    let refused = Err(WriteError::SiblingsTooLarge {
+        bytes: SIBLINGS_BYTES_MAX + 1,
+    });
+    assert_eq!(blind(&largest, sized(2, room + 1)), refused);
+    assert_eq!(blind(&full, sized(3, 1)), refused);
+    assert!(blind(&full, sized(3, 0)).is_ok());
+    // The same node, elsewhere: what comes together may be more, and a write may make it less.
+    let elsewhere = Binding::default()
+        .write(None, value(dot(2, 1), 1, "small"))
+        .unwrap();
+    let merged = full.merge(&elsewhere);
+    let all_but_small: VersionVector = [dot(1, 2)].into_iter().collect();
+    let less = merged.write(Some(&all_but_small), sized(4, BINDING_VALUE_BYTES_MAX));
+    assert_eq!(less.unwrap().versions().len(), 2);
+    let replaced = merged.write(Some(merged.context()), sized(4, BINDING_VALUE_BYTES_MAX));
+    assert_eq!(replaced.unwrap().versions().len(), 1);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the engine says, in the words of the wire.
 
 use mesh_engine::{AppendError, BindingError, ReadError, TopicError};
+use mesh_ring::binding::WriteError;
 use mesh_ring::producer::SequenceError;
 
 use crate::wire::proto::{Error, ErrorCode};
@@ -134,9 +135,9 @@ pub(super) fn of_binding(reason: &BindingError) -> Error {
     let message = reason.to_string();
     match reason {
         BindingError::ValueTooLarge { .. } => error(ErrorCode::Invalid, message),
-        BindingError::Refused(mesh_ring::binding::WriteError::TooManySiblings { .. }) => {
-            error(ErrorCode::TooManySiblings, message)
-        }
+        BindingError::Refused(
+            WriteError::TooManySiblings { .. } | WriteError::SiblingsTooLarge { .. },
+        ) => error(ErrorCode::TooManySiblings, message),
         BindingError::Refused(_) => error(ErrorCode::Invalid, message),
         BindingError::DiskFull { .. } => error(ErrorCode::NoSpace, message),
         BindingError::Read(reason) => of_read(reason),
