@@ -19,9 +19,9 @@
 //! | `ring-idle` | CPU of three nodes with 64 partitions each | 2 min |
 //! | `ring-join` | a fourth node joins 2 GiB (with `--long`) | 3 min |
 //! | `ring-lookup` | the map and bindings from any of 100 nodes (`MESHLOG_BENCH_NODES`) in one process | 3 min |
-//! | `bindings-ring` | bindings on three nodes, beside etcd where `make bench-etcd-tools` has installed it | 7 min |
-//! | `bindings-repair` | bytes on the wire when copies of 1,000,000 bindings are compared | 3 min |
-//! | `bindings-leaves` | what Merkle leaves cost a put, in the engine alone | 3 min |
+//! | `bindings-ring` | bindings on three nodes, beside etcd where `make bench-etcd-tools` has installed it | 6 min |
+//! | `bindings-repair` | bytes on the wire when copies of 1,000,000 bindings are compared | 5 min |
+//! | `bindings-leaves` | what Merkle leaves cost a put, in the engine alone | 2 min |
 //! | `bindings-hints` | 100,000 hints delivered to a node that returns, three times | 4 min |
 //! | `bindings-watch` | put to the event of a watch in an idle cluster | 1 min |
 //!

@@ -1,6 +1,10 @@
 //! One question, one answer: a stream of its own for each request, at the node that knows best or the next one.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::{Buf, Bytes};
 use quinn::Connection;
@@ -143,6 +147,7 @@ impl Links {
             request: Request::new(kind),
             body,
             deadline,
+            answered_by: OnceLock::new(),
         };
         if let Aim::About(_) = aim {
             // Without a map any node will do, and says itself what is wrong.
@@ -172,7 +177,16 @@ impl Links {
             };
             round_max *= 2;
             let again = match timeout_at(round_deadline, round).await {
-                Ok(Ok(result)) => return result,
+                Ok(Ok(result)) => {
+                    if let (Aim::About(_), Some(best)) = (&aim, links.first())
+                        && question.was_answered_beside(best)
+                    {
+                        // The map may know better by now, which spares all that come later the detour.
+                        let besides = Some(best.address());
+                        let _ = self.refresh(besides, Some(began), deadline).await;
+                    }
+                    return result;
+                }
                 Ok(Err(again)) => again,
                 Err(_) => Again::Unknown(question.late()),
             };
@@ -256,9 +270,17 @@ struct Question<'a> {
     request: Request,
     body: Bytes,
     deadline: Instant,
+    /// The node that did it.
+    answered_by: OnceLock<Arc<str>>,
 }
 
 impl Question<'_> {
+    /// Whether another node than the best did it: that one did not answer, or not in time.
+    fn was_answered_beside(&self, best: &Link) -> bool {
+        let by = self.answered_by.get();
+        by.is_some_and(|by| by != best.address())
+    }
+
     /// One attempt on one line.
     async fn put_to(
         &self,
@@ -283,7 +305,11 @@ impl Question<'_> {
             }
         };
         match outcome {
-            Ok(Outcome::Answered(answer)) => Ok(Ok(answer)),
+            Ok(Outcome::Answered(answer)) => {
+                // Of two that are asked beside each other, one answer is taken.
+                let _ = self.answered_by.set(link.address().clone());
+                Ok(Ok(answer))
+            }
             Ok(Outcome::Refused(error)) => {
                 let code = error.code();
                 if code == ErrorCode::OutcomeUnknown {

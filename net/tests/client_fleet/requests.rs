@@ -1,6 +1,6 @@
 //! Requests that are no appends: they go to nodes that answer.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mesh_net::client::{ClientError, TopicConfig};
 
@@ -41,6 +41,28 @@ async fn requests_do_not_wait_for_a_dead_node() {
         }
         Err(other) => panic!("{other:?}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_node_is_not_asked_first_for_ever() {
+    const REQUESTS: u32 = 20;
+    /// Less than the time after which another node is asked beside one that is silent.
+    const WITHOUT_DETOUR: Duration = Duration::from_millis(200);
+    let fleet = Fleet::start(3).await;
+    let client = fleet.client(&[1, 2], TIMEOUT).await;
+    let topic = topic_of(&fleet, 0);
+    within(client.create_topic(&topic, TopicConfig::default(), false))
+        .await
+        .unwrap();
+    fleet.relays[0].cut();
+    fleet.lead(partition(&topic), Some(1));
+    // Each is answered, by a detour where the client still thinks that the dead node leads: nothing fails.
+    let began = Instant::now();
+    for _ in 0..REQUESTS {
+        within(client.describe_topic(&topic)).await.unwrap();
+    }
+    let took = began.elapsed();
+    assert!(took < REQUESTS * WITHOUT_DETOUR, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
