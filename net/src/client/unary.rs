@@ -181,9 +181,11 @@ impl Links {
                     if let (Aim::About(_), Some(best)) = (&aim, links.first())
                         && question.was_answered_beside(best)
                     {
-                        // The map may know better by now, which spares all that come later the detour.
+                        // The map may know better by now, which spares all that come later the detour. The answer is
+                        // there, and waits no longer for that than a detour takes.
                         let besides = Some(best.address());
-                        let _ = self.refresh(besides, Some(began), deadline).await;
+                        let soon = deadline.min(Instant::now() + ASK_NEXT_AFTER);
+                        let _ = self.refresh(besides, Some(began), soon).await;
                     }
                     return result;
                 }
