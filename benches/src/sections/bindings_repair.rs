@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -261,8 +261,8 @@ fn fill(folders: &[PathBuf], numbers: impl Iterator<Item = u64>, version: u64) -
         .collect::<std::result::Result<_, _>>()?;
     let (first, others) = engines.split_first().ok_or("there is no node")?;
     let payload = Payload::new(VALUE_BYTES);
-    // Never more in it than FILLING bindings and their answers.
-    let (sender, events) = channel();
+    // Never more in it than these bindings and their answers.
+    let (sender, events) = sync_channel((FILLING + 1) * (engines.len() + 1));
     let mut filling = Filling {
         others,
         sender: &sender,
@@ -303,7 +303,7 @@ fn stored_or<E: ToString>(result: std::result::Result<(), E>) -> Filled {
 
 struct Filling<'a> {
     others: &'a [Engine],
-    sender: &'a Sender<Filled>,
+    sender: &'a SyncSender<Filled>,
     events: Receiver<Filled>,
     /// Stores that have still to say that they have a binding, over all bindings.
     waiting: usize,

@@ -53,6 +53,11 @@ fn a_node_that_missed_puts_and_deletes_is_healed_by_a_repair() {
     assert_eq!(told.code, Some(0), "{told:?}");
     assert!(told.stderr.contains("n3"), "{told:?}");
     assert!(!told.stderr.contains("n2"), "{told:?}");
+    // What they may still be about to tell it goes with them.
+    for name in ["n1", "n2"] {
+        cluster.kill(name);
+        cluster.serve(name);
+    }
     cluster.serve("n3");
     cluster.is_whole();
 

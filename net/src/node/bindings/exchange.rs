@@ -117,7 +117,26 @@ pub(super) async fn merge_own(
     key: BindingKey,
     binding: Binding,
 ) -> Result<(), Error> {
-    of_merge(submit_merge(shared, key, binding).await)
+    let merged = of_merge(submit_merge(shared, key.clone(), binding).await);
+    merged.map_err(|error| shared.mended(&key, error))
+}
+
+impl Shared {
+    /// An error of a write or a hint, which is worth another try where it is that a copy cannot be read: that is healed from
+    /// the others.
+    pub(super) fn mended(self: &Arc<Self>, key: &BindingKey, error: Error) -> Error {
+        if error.code() != ErrorCode::Corrupt {
+            return error;
+        }
+        self.mend_soon(key.as_bytes());
+        reply::error(
+            ErrorCode::Unavailable,
+            format!(
+                "{}; it is asked of other replicas: try again",
+                error.message
+            ),
+        )
+    }
 }
 
 /// Merges another node's copy into this node's own; returns when that is durable.
@@ -132,8 +151,10 @@ pub(super) async fn merge(
     binding: Binding,
 ) -> Result<(), Error> {
     let id = shared.engine.partition_of(key.as_bytes());
-    let merged = shared.admit(id, from, stamp, || submit_merge(shared, key, binding))?;
-    of_merge(merged.await)
+    let merged = shared.admit(id, from, stamp, || {
+        submit_merge(shared, key.clone(), binding)
+    })?;
+    of_merge(merged.await).map_err(|error| shared.mended(&key, error))
 }
 
 type Merged = oneshot::Receiver<Result<(), BindingError>>;
@@ -264,7 +285,14 @@ pub(in crate::node) async fn keep_all(
         }
         bindings.push((key, binding));
     }
-    let submit = |(key, binding)| submit_merge(shared, key, binding);
+    // One that cannot be read here is not to hold up all the others: what came takes its place.
+    let submit = |(key, binding)| {
+        let (answer, healed) = oneshot::channel();
+        shared.engine.submit_heal(key, binding, move |result| {
+            let _ = answer.send(result.map(|_| ()));
+        });
+        healed
+    };
     let merges: Vec<Merged> = shared.admit(partition, from, stamp, || {
         bindings.into_iter().map(submit).collect()
     })?;

@@ -118,7 +118,7 @@ fn own_role(effects: &[WriteEffect], me: NodeId) -> Role {
 /// Has the engine decide the write over what it holds. It becomes durable while others are sent it; `said` is told, and
 /// `keeping` whether this node keeps it.
 async fn decide(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     role: Role,
     write: BindingWrite,
     room: OwnedSemaphorePermit,
@@ -127,7 +127,7 @@ async fn decide(
 ) -> Result<(Binding, Written), Error> {
     let (sender, decided) = oneshot::channel();
     let (failed, failure) = oneshot::channel();
-    let me = shared.me();
+    let (me, key) = (shared.me(), write.key.clone());
     let tell = move |result: Result<(), Error>| {
         drop(room);
         keeping.send_replace(Some(result.is_ok()));
@@ -161,7 +161,10 @@ async fn decide(
     }
     match decided.await {
         Ok(decided) => Ok(decided),
-        Err(_) => Err(failure.await.unwrap_or_else(|_| reply::internal())),
+        Err(_) => {
+            let error = failure.await.unwrap_or_else(|_| reply::internal());
+            Err(shared.mended(&key, error))
+        }
     }
 }
 

@@ -13,6 +13,9 @@ use super::{blocks, others, walk};
 use crate::node::Shared;
 use crate::node::gossip::Life;
 
+/// By how many places the order of partitions moves from round to round.
+const ROTATED: usize = 97;
+
 /// Most comparisons that this node carries on at a time.
 const AT_ONCE: usize = 3;
 
@@ -111,7 +114,8 @@ fn begin_round(shared: &Shared, round: u64, now: Instant, every: Duration) {
     shared.repairs.counters.note_round();
     shared.repairs.trees.tidy();
     shared.repairs.blocks.tidy(&map, me);
-    let due: Vec<(PartitionId, NodeId)> = map
+    shared.repairs.blocks.begin_round();
+    let mut due: Vec<(PartitionId, NodeId)> = map
         .assignments()
         .filter_map(|(id, _)| {
             let mut live = others(&map, id, me);
@@ -119,6 +123,12 @@ fn begin_round(shared: &Shared, round: u64, now: Instant, every: Duration) {
             Some((id, partner(&live, round, id)?))
         })
         .collect();
+    // Not always the same first: what a round has no bytes left for is early in another one.
+    let first = usize::try_from(round)
+        .unwrap_or_default()
+        .wrapping_mul(ROTATED);
+    let count = due.len().max(1);
+    due.rotate_left(first % count);
     let mut agenda = shared.repairs.agenda();
     for (place, pair) in (0u32..).zip(&due) {
         let count = u32::try_from(due.len()).unwrap_or(u32::MAX);

@@ -143,13 +143,18 @@ impl Fences {
                 known: map_version,
             }));
         }
-        let knowledge = Knowledge {
-            map_version,
-            member_since: self.since.load(Ordering::Acquire),
-            fence: fence.admits,
-        };
+        let knowledge = self.knowledge(map_version, fence.admits);
         knowledge.admit(stamp).map_err(NotTaken::Stale)?;
         Ok(submit())
+    }
+
+    /// What decides by this fence which states may be taken.
+    pub(super) fn knowledge(&self, map_version: u64, fence: u64) -> Knowledge {
+        Knowledge {
+            map_version,
+            member_since: self.since.load(Ordering::Acquire),
+            fence,
+        }
     }
 
     /// The first half of an answer to a round: from now on nothing older is admitted, and nothing goes out under the new

@@ -53,11 +53,14 @@ async fn plan(shared: Arc<Shared>, age: Duration) {
     let every = (age / 4).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX);
     let (mut lives, mut maps) = (shared.lives.clone(), shared.control.map());
     let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let mut next_look = Instant::now() + every;
     loop {
         tokio::select! {
             changed = lives.changed() => if changed.is_err() { return },
             changed = maps.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(every) => {
+            // A point in time, which changes do not put off.
+            () = tokio::time::sleep_until(next_look) => {
+                next_look = Instant::now() + every;
                 if look_after_all(&shared, age, &turns).await.is_none() {
                     return;
                 }

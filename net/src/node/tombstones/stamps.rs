@@ -87,6 +87,29 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Whether a part of a copy may be taken that is on its way to this node, by the fence at which it was first asked for. That
+    /// is enough, however high the fence has risen since: no round passes a node to which a copy is on its way.
+    ///
+    /// # Errors
+    /// As for [`Shared::admit`].
+    pub(in crate::node) fn admit_copy(
+        &self,
+        id: PartitionId,
+        from: NodeId,
+        stamp: Stamp,
+        fence: u64,
+    ) -> Result<(), Error> {
+        let map = self.map();
+        if map.is_removed(from) {
+            return Err(refused(id, NotTaken::Removed));
+        }
+        let knowledge = self.fences.knowledge(map.version(), fence);
+        let admitted = knowledge.admit(stamp);
+        admitted.map_err(|cause| refused(id, NotTaken::Stale(cause)))
+    }
+}
+
 fn refused(id: PartitionId, cause: NotTaken) -> Error {
     let refusal = match cause {
         NotTaken::Removed => {

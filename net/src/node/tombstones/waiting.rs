@@ -16,6 +16,9 @@ use crate::wire::proto::TombstoneStatus;
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(120);
 
+/// The longest pause where no round could begin: looking costs reads, and hints that are delivered ring no bell.
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(30);
+
 /// What waits, and what waits no longer.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Waiting {
@@ -55,7 +58,7 @@ pub(super) enum Outcome {
     None,
     /// Some were collected.
     Collected,
-    /// No round could begin, for this reason. The next look is not to wait.
+    /// No round could begin, for this reason.
     NotNow(String),
     /// A round came to nothing, for this reason.
     Void(String),
@@ -107,16 +110,8 @@ impl Waiting {
         match outcome {
             Outcome::None => _ = books.remove(&id),
             Outcome::Collected => (book.pause, book.held_up) = (None, None),
-            Outcome::NotNow(cause) => book.hold_up(now, cause),
-            Outcome::Void(cause) => {
-                let length = book.pause.map_or(BACK_OFF_MIN, |pause| pause.length * 2);
-                let length = length.min(BACK_OFF_MAX);
-                book.pause = Some(Pause {
-                    length,
-                    until: now + length,
-                });
-                book.hold_up(now, cause);
-            }
+            Outcome::NotNow(cause) => book.hold_up(now, LOOK_AGAIN_MAX, cause),
+            Outcome::Void(cause) => book.hold_up(now, BACK_OFF_MAX, cause),
         }
     }
 
@@ -148,7 +143,13 @@ impl Waiting {
 }
 
 impl Book {
-    fn hold_up(&mut self, now: Instant, cause: String) {
+    fn hold_up(&mut self, now: Instant, pause_max: Duration, cause: String) {
+        let longer = self.pause.map_or(BACK_OFF_MIN, |pause| pause.length * 2);
+        let length = longer.min(pause_max);
+        self.pause = Some(Pause {
+            length,
+            until: now + length,
+        });
         match &mut self.held_up {
             Some(held_up) => held_up.cause = cause,
             None => self.held_up = Some(HeldUp { since: now, cause }),
@@ -174,15 +175,20 @@ mod tests {
             while !waiting.take_up(P, now) {
                 now += BACK_OFF_MIN;
             }
-            waiting.settle(P, now, Outcome::NotNow("away".into()));
+            waiting.settle(P, now, Outcome::Void("again".into()));
             pauses.push(now - began);
+            now += BACK_OFF_MAX;
         }
-        assert_eq!(pauses[..3], [1, 2, 4].map(|n| BACK_OFF_MIN * n));
+        assert_eq!(pauses[..3], [1, 4, 16].map(|n| BACK_OFF_MIN * n));
         assert_eq!(pauses.last(), Some(&BACK_OFF_MAX));
         assert!(waiting.take_up(P, now));
         waiting.settle(P, now, Outcome::Void("why".into()));
         waiting.end_pauses();
         assert!(waiting.take_up(P, now), "somebody is back");
+        waiting.settle(P, now, Outcome::NotNow("n3 is away".into()));
+        assert!(!waiting.take_up(P, now));
+        now += LOOK_AGAIN_MAX;
+        assert!(waiting.take_up(P, now), "hints may be delivered");
         waiting.settle(P, now, Outcome::Collected);
         assert!(waiting.take_up(P, now), "there may be more");
     }

@@ -16,6 +16,8 @@ use crate::wire::proto::TransferStatus;
 pub(in crate::node) struct Transfers {
     under_way: Mutex<BTreeMap<(PartitionId, NodeId), Arc<Transfer>>>,
     rate: Rate,
+    /// What is read for comparisons.
+    reads: Rate,
     pub(super) desks: Desks,
 }
 
@@ -45,6 +47,7 @@ impl Transfers {
         Transfers {
             under_way: Mutex::default(),
             rate: Rate::new(bytes_per_second),
+            reads: Rate::new(bytes_per_second),
             desks: Desks::default(),
         }
     }
@@ -83,6 +86,12 @@ impl Transfers {
     /// Waits until `bytes` more may be given away.
     pub(in crate::node) async fn spend(&self, bytes: usize) {
         self.rate.spend(bytes).await;
+    }
+
+    /// Waits until `bytes` more may be read to be compared: as fast as they may be given away, and beside that, so that no copy
+    /// on its way waits for a comparison.
+    pub(in crate::node) async fn spend_read(&self, bytes: usize) {
+        self.reads.spend(bytes).await;
     }
 }
 

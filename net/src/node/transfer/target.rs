@@ -19,6 +19,9 @@ use crate::wire::proto::{PartitionPart, PullPartition};
 /// The pause between two attempts.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// An operator is told of every so many attempts that came to nothing.
+const TELL_EVERY: u32 = 50;
+
 /// Brings the partition's copy here, however often that takes, and then lets it be opened.
 pub(in crate::node) fn pull(shared: &Arc<Shared>, id: PartitionId, arrival: Arrival) {
     let shared_too = Arc::clone(shared);
@@ -40,16 +43,26 @@ pub(in crate::node) fn pull(shared: &Arc<Shared>, id: PartitionId, arrival: Arri
 }
 
 async fn run(shared: &Arc<Shared>, id: PartitionId, arrival: &Arrival) {
-    loop {
-        match attempt(shared, id, arrival).await {
+    // Every attempt goes by the fence of the first one: what came by then need not come again where the fence rises.
+    let fence = shared.fences.admits(id);
+    for tried in 1_u32.. {
+        match attempt(shared, id, fence, arrival).await {
             Ok(()) => return,
+            Err(cause) if tried % TELL_EVERY == 0 => {
+                tracing::warn!(partition = %id, tried, cause, "a partition's copy does not come to its end, and is tried again");
+            }
             Err(cause) => tracing::debug!(partition = %id, cause, "a transfer is tried again"),
         }
         tokio::time::sleep(AGAIN).await;
     }
 }
 
-async fn attempt(shared: &Arc<Shared>, id: PartitionId, arrival: &Arrival) -> Result<(), String> {
+async fn attempt(
+    shared: &Arc<Shared>,
+    id: PartitionId,
+    fence: u64,
+    arrival: &Arrival,
+) -> Result<(), String> {
     let (source, epoch) = leader(shared, id)?;
     let listed = shared.transfers.begin(id, source, shared.me());
     let engine = Arc::clone(&shared.engine);
@@ -57,7 +70,7 @@ async fn attempt(shared: &Arc<Shared>, id: PartitionId, arrival: &Arrival) -> Re
     let pull = PullPartition {
         partition: id.0.into(),
         epoch: epoch.0,
-        fence: shared.fences.admits(id),
+        fence,
         member_since: shared.fences.since().unwrap_or_default(),
         ..PullPartition::default()
     };
@@ -80,7 +93,7 @@ async fn attempt(shared: &Arc<Shared>, id: PartitionId, arrival: &Arrival) -> Re
     }
     parts.listen_only();
     let stamp = stamp_of(first.stamp).map_err(|error| error.message)?;
-    let of = (source, stamp);
+    let of = (source, stamp, fence);
     let header = first.header.ok_or("the copy does not say what it is")?;
     let header = ExportHeader::decode(&header).map_err(|error| error.to_string())?;
     if header.partition != id {
@@ -101,7 +114,7 @@ async fn attempt(shared: &Arc<Shared>, id: PartitionId, arrival: &Arrival) -> Re
 async fn take(
     shared: &Arc<Shared>,
     arrival: &Arrival,
-    (header, (source, stamp)): (&Arc<ExportHeader>, (NodeId, Stamp)),
+    (header, (source, stamp, fence)): (&Arc<ExportHeader>, (NodeId, Stamp, u64)),
     listed: &Listed<'_>,
     part: PartitionPart,
     rows: Bytes,
@@ -117,8 +130,7 @@ async fn take(
     let (importing, of) = (Arc::clone(shared), Arc::clone(header));
     let (id, last) = (header.partition, chunk.is_last());
     let step = move || {
-        // No round passes a node to which a copy is on its way, so that no fence is raised between this and the rows.
-        let admitted = importing.admit(id, source, stamp, || ());
+        let admitted = importing.admit_copy(id, source, stamp, fence);
         admitted.map_err(|error| error.message)?;
         let taken = importing.engine.import_chunk(&of, &chunk);
         taken.map_err(|error| error.to_string())

@@ -1,6 +1,7 @@
 //! The side that begins: some blocks of a partition's topics are compared with another copy.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,6 +41,8 @@ const COMPARE_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(in crate::node) struct Step {
     pub(in crate::node) compared: Compared,
+    /// About how many bytes of its own copy this node has read.
+    read: u64,
     /// Where the next one goes on; `None`: the partition was gone through.
     pub(in crate::node) next: Option<Place>,
     /// What could not be healed, for people.
@@ -56,8 +59,17 @@ pub(in crate::node::repair) async fn round(
     with: NodeId,
 ) -> Result<(), Unfinished> {
     let blocks = &shared.repairs.blocks;
+    let left = blocks.budget.load(Ordering::Relaxed);
+    if left == 0 {
+        return Ok(());
+    }
     let from = blocks.places().get(&(id, with)).copied();
-    let step = compare(shared, id, with, from.unwrap_or_default(), ROUND_BYTES).await?;
+    let most = ROUND_BYTES.min(left);
+    let step = compare(shared, id, with, from.unwrap_or_default(), most).await?;
+    let spent = |left: u64| Some(left.saturating_sub(step.read));
+    let _ = blocks
+        .budget
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent);
     let mut places = blocks.places();
     match step.next {
         Some(next) => places.insert((id, with), next),
@@ -81,12 +93,13 @@ pub(in crate::node) async fn compare(
     let part = here(shared, move |shared| gather(shared, id, from, most_bytes)).await?;
     let mut step = Step {
         next: part.next,
+        read: part.bytes,
         ..Step::default()
     };
     // One long block is paid for as far as a part goes, so that whoever waits for this need not be patient for its sake.
     shared
         .transfers
-        .spend(part.bytes.min(PAGE_BYTES) as usize)
+        .spend_read(part.bytes.min(PAGE_BYTES) as usize)
         .await;
     for block in part.damaged {
         mend(shared, block, Some(with), &mut step).await;

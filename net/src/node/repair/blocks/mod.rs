@@ -16,6 +16,7 @@ mod wanted;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh_engine::{BLOCK_OFFSETS, Damage, Engine, ReadError};
@@ -36,6 +37,9 @@ use super::walk::Unfinished;
 use super::{Compared, SOON, others};
 use crate::node::Shared;
 use crate::tasks::blocking;
+
+/// Bytes of its own copies that a round of all partitions reads. Those that are left out have their turn in a later one.
+const ROUNDS_BYTES: u64 = 256 << 20;
 
 /// Most differences that are kept for people. One is one too many.
 const CONFLICTS_MAX: usize = 64;
@@ -66,6 +70,8 @@ pub(super) struct Blocks {
     /// Rung when a block is wanted that was not.
     due: Notify,
     digests: Digests,
+    /// Bytes that the present round may read yet.
+    budget: AtomicU64,
     /// Blocks that have other records at another node, in words.
     conflicts: Mutex<BTreeMap<(Block, NodeId), String>>,
 }
@@ -83,6 +89,11 @@ impl Blocks {
         self.conflicts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A round of all partitions begins.
+    pub(super) fn begin_round(&self) {
+        self.budget.store(ROUNDS_BYTES, Ordering::Relaxed);
     }
 
     /// Lets go of what no comparison asks for any more.
