@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_net::client::{ClientError, TopicConfig, WriteOptions};
-use mesh_ring::limits::{BINDING_KEY_BYTES_MAX, BINDING_VALUE_BYTES_MAX, SIBLINGS_MAX};
+use mesh_ring::limits::{
+    BINDING_KEY_BYTES_MAX, BINDING_VALUE_BYTES_MAX, SIBLINGS_BYTES_MAX, SIBLINGS_MAX,
+};
 use support::{Mesh, within};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,12 +89,12 @@ async fn concurrent_writes_are_siblings_up_to_the_limit() {
         .await
         .unwrap()
         .context;
-    let value = |number: usize| Bytes::from(vec![number as u8; BINDING_VALUE_BYTES_MAX]);
+    let value = |number: usize| Bytes::from(vec![number as u8; SIBLINGS_BYTES_MAX / SIBLINGS_MAX]);
     let with = |context: &Bytes| WriteOptions {
         context: Some(context.clone()),
         ..WriteOptions::default()
     };
-    // Writers that have all seen the same; together they are more than one frame holds.
+    // Writers that have all seen the same.
     for number in 0..SIBLINGS_MAX {
         client.put(b"k", value(number), with(&seen)).await.unwrap();
     }
@@ -115,6 +117,21 @@ async fn concurrent_writes_are_siblings_up_to_the_limit() {
         .put(b"k", "merged".into(), with(&got.context))
         .await
         .unwrap();
+    // Fewer, but larger ones.
+    let large = || Bytes::from(vec![b'v'; BINDING_VALUE_BYTES_MAX]);
+    let first = WriteOptions::default();
+    let seen = client.put(b"large", "base".into(), first).await.unwrap();
+    let seen = seen.context;
+    client.put(b"large", large(), with(&seen)).await.unwrap();
+    match client.put(b"large", large(), with(&seen)).await {
+        Err(ClientError::Conflict { message, .. }) => {
+            assert!(
+                message.contains(&SIBLINGS_BYTES_MAX.to_string()),
+                "{message}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
     let got = client.get(b"k", None).await.unwrap().unwrap();
     assert_eq!(
         (got.values.len(), &got.values[0].value[..]),

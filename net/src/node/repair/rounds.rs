@@ -29,6 +29,8 @@ pub(in crate::node) fn start(shared: &Arc<Shared>) {
     let Some(every) = shared.repairs.every else {
         return;
     };
+    // What is wanted at once has its share, too.
+    shared.repairs.blocks.begin_round();
     shared
         .tasks
         .spawn("repair rounds", plan(Arc::clone(shared), every));

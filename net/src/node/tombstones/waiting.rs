@@ -204,6 +204,7 @@ mod tests {
         waiting.note_found(P, 7, None);
         waiting.settle(P, now, Outcome::NotNow("n3 is away".into()));
         assert_eq!(status(&waiting), (7, true, "n3 is away".into()));
+        waiting.end_pauses();
         assert!(waiting.take_up(P, now));
         waiting.note_found(P, 2, None);
         waiting.settle(P, now, Outcome::Collected);
