@@ -194,8 +194,8 @@ fn database_options(store: &Options, create: bool) -> rocksdb::Options {
     options.set_max_log_file_size(4 << 20);
     options.set_stats_dump_period_sec(0);
     // A file that is being made never has more than two pieces on their way to the disk: on ext4 a synced write waits for
-    // what others have written before it (append p99 beside an import: 17 ms without this, 14 with). The binding has no
-    // setter for it; a store without it is slower beside others, and as good.
+    // what others have written before it. The binding has no setter for it; a store without it is slower beside others, and
+    // as good.
     let strict = options.get_options_from_string("strict_bytes_per_sync=true");
     strict.unwrap_or(options)
 }
