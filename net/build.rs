@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "listeners",
         "map",
         "peer",
+        "pipeline",
         "repair",
         "replica",
         "reply",

@@ -292,6 +292,20 @@ pub(crate) fn binding(
     decoded(store, partition, key, &value).map(Some)
 }
 
+/// The same, where that takes no look at the disk. `None`: it may take one.
+pub(crate) fn binding_at_hand(
+    store: &Store,
+    partition: PartitionId,
+    key: &[u8],
+) -> Option<Result<Option<Binding>, ReadError>> {
+    let row = keys::binding_key(partition, key);
+    match store.get_at_hand(family::BINDINGS, &row)? {
+        Ok(Some(value)) => Some(decoded(store, partition, key, &value).map(Some)),
+        Ok(None) => Some(Ok(None)),
+        Err(error) => Some(Err(error)),
+    }
+}
+
 /// A binding's value; bytes that no codec wrote are damage.
 pub(crate) fn decoded(
     store: &Store,

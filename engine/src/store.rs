@@ -4,8 +4,8 @@ use std::path::Path;
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBPinnableSlice, DBRawIterator, DBRecoveryMode, ErrorKind, LiveFile, ReadOptions, WriteBatch,
-    WriteOptions,
+    DBPinnableSlice, DBRawIterator, DBRecoveryMode, ErrorKind, LiveFile, ReadOptions, ReadTier,
+    WriteBatch, WriteOptions,
 };
 
 use crate::error::{Damage, ReadError};
@@ -97,6 +97,22 @@ impl Store {
         self.db
             .get_pinned_cf(self.family(name), key)
             .map_err(|error| self.read_error(name, key, &error))
+    }
+
+    /// The same, where that takes no look at the disk. `None`: it may take one.
+    pub(crate) fn get_at_hand(
+        &self,
+        name: &str,
+        key: &[u8],
+    ) -> Option<Result<Option<DBPinnableSlice<'_>>, ReadError>> {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::BlockCache);
+        let found = self.db.get_pinned_cf_opt(self.family(name), key, &options);
+        match found {
+            Err(error) if error.kind() == ErrorKind::Incomplete => None,
+            Err(error) => Some(Err(self.read_error(name, key, &error))),
+            Ok(found) => Some(Ok(found)),
+        }
     }
 
     /// An iterator over the keys of `name` that begin with `prefix`.

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod identity;
 pub mod node;
+mod pipeline;
 pub mod quic;
 mod tasks;
 pub mod wire;

@@ -258,7 +258,7 @@ async fn send(connection: &Connection, frame: &ReplicaFrame, body: &[Bytes]) -> 
     let mut writer = FrameWriter::new(send);
     let replicate = Request::new(Kind::Replicate(Replicate {}));
     writer.header(&replicate).await.unwrap();
-    writer.frame(frame, body.iter().cloned()).await.unwrap();
+    writer.frame(frame, body).await.unwrap();
     (writer, FrameReader::new(receive))
 }
 

@@ -22,7 +22,7 @@ use crate::codec::only_u64;
 use crate::engine::{Answer, Engine};
 use crate::error::{HintError, ReadError};
 use crate::keys::{self, family};
-use crate::read::undecodable;
+use crate::read::{self, undecodable};
 use crate::writer::{BindingWrite, Op, Written};
 pub(crate) use counts::HintCounts;
 pub use counts::HintStats;
@@ -133,6 +133,18 @@ impl Engine {
             known = Some(known.map_or_else(|| hinted.clone(), |known| known.merge(&hinted)));
         }
         Ok(known)
+    }
+
+    /// The same, where that takes no look at the disk. `None`: it may take one.
+    pub fn known_binding_at_hand(
+        &self,
+        key: &BindingKey,
+    ) -> Option<Result<Option<Binding>, ReadError>> {
+        let partition = self.partition_of(key.as_bytes());
+        if self.kept_hints().targets(partition).next().is_some() {
+            return None;
+        }
+        read::binding_at_hand(self.store(), partition, key.as_bytes())
     }
 
     /// The hint that is kept of a key for a node.

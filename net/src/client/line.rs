@@ -22,6 +22,7 @@ use tokio::{
 use super::link::Link;
 use crate::{
     identity::{Fingerprint, REVOKED_REASON, Revoked},
+    pipeline::Calls,
     quic::CLOSE_REFUSED,
     wire::{
         frame::FrameWriter,
@@ -58,6 +59,7 @@ pub(super) struct Line(Arc<Inner>);
 struct Inner {
     address: Arc<str>,
     connection: Connection,
+    calls: Calls,
     /// Those that wait for an answer, and those that wait for news.
     asking: AtomicUsize,
     listening: AtomicUsize,
@@ -90,6 +92,7 @@ impl Line {
         Self(Arc::new(Inner {
             address,
             connection,
+            calls: Calls::new(),
             asking: AtomicUsize::new(0),
             listening: AtomicUsize::new(0),
             wanted: Arc::default(),
@@ -99,6 +102,11 @@ impl Line {
 
     pub(super) fn connection(&self) -> &Connection {
         &self.0.connection
+    }
+
+    /// Small requests that share a stream.
+    pub(super) fn calls(&self) -> &Calls {
+        &self.0.calls
     }
 
     /// Where the node is.

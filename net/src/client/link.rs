@@ -83,6 +83,8 @@ impl Link {
                 let revoked = self.sockets.identity.revoked().clone();
                 let pulse = line.pulse(self.me.clone(), revoked, fingerprint);
                 self.tasks.spawn("pulse", pulse);
+                let carrying = line.calls().carry(line.connection().clone());
+                self.tasks.spawn("pipeline", carrying);
                 *self.current() = Some(line.clone());
                 *failed = None;
                 Ok(line)

@@ -21,6 +21,7 @@ use super::{
     links::Links,
 };
 use crate::{
+    pipeline::CallError,
     quic::STREAM_GIVEN_UP,
     wire::{
         frame::{FrameReader, FrameWriter},
@@ -299,7 +300,7 @@ impl Question<'_> {
             }
         };
         let outcome = select! {
-            outcome = timeout_at(self.deadline, attempt(line.connection(), &self.request, self.body.clone())) => outcome,
+            outcome = timeout_at(self.deadline, self.attempt(line)) => outcome,
             () = silent, if has_others => {
                 link.forget(line);
                 let cause = format!("{} has gone silent", line.address());
@@ -338,6 +339,18 @@ impl Question<'_> {
             Ok(Outcome::Lost(lost)) => Ok(Err(lost.into_error(self.doing))),
             Err(_) => Err(Again::Unknown(self.late())),
         }
+    }
+
+    async fn attempt(&self, line: &Line) -> Outcome {
+        if let Some(request::Kind::Put(_) | request::Kind::Get(_)) = self.request.kind
+            && let Some(called) = line.calls().call(&self.request, &self.body).await
+        {
+            return called.map_or_else(
+                |error| of_call(error, line.connection()),
+                |replies| Outcome::Answered(Answer { replies }),
+            );
+        }
+        attempt(line.connection(), &self.request, self.body.clone()).await
     }
 
     fn unreached(&self, cause: String) -> Again {
@@ -420,6 +433,15 @@ pub(super) async fn attempt(connection: &Connection, request: &Request, body: By
                 }
             }
         }
+    }
+}
+
+fn of_call(error: CallError, connection: &Connection) -> Outcome {
+    match (error, connection.close_reason()) {
+        (CallError::Refused(error), _) => Outcome::Refused(error),
+        (CallError::Protocol(cause), _) => Outcome::Lost(Lost::Protocol(cause)),
+        (CallError::Lost(_), Some(reason)) => Outcome::Lost(Lost::of_connection(&reason)),
+        (CallError::Lost(cause), None) => Outcome::Lost(Lost::Connection(cause)),
     }
 }
 

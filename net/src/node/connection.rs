@@ -9,11 +9,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::gate::{Answer, Pass};
 use super::partition::Ask;
 use super::peers::Greeting;
-use super::{Shared, append, close, reply, requests, tail, transfer, watches};
+use super::{Shared, append, close, pipeline, reply, requests, tail, transfer, watches};
 use crate::identity::{Peer, REVOKED_REASON, Role};
 use crate::wire::frame::{FrameError, FrameReader, FrameWriter};
 use crate::wire::proto::{
-    Error, ErrorCode, NodeHello, Reply, Request, reply::Kind as ReplyKind, request::Kind,
+    Error, NodeHello, Reply, Request, reply::Kind as ReplyKind, request::Kind,
 };
 use crate::wire::{FRAME_BODY_BYTES_MAX, PROTOCOL_VERSION};
 
@@ -154,7 +154,7 @@ async fn serve_stream(shared: Arc<Shared>, mut stream: Stream) {
         }
     };
     if request.version != PROTOCOL_VERSION {
-        return stream.refuse(unsupported(request.version)).await;
+        return stream.refuse(reply::unsupported(request.version)).await;
     }
     let forwarded = request.forwarded;
     if forwarded && stream.peer.role != Role::Node {
@@ -173,6 +173,7 @@ async fn serve_stream(shared: Arc<Shared>, mut stream: Stream) {
         Some(Kind::Watch(open)) => watches::serve(shared, stream, open).await,
         Some(Kind::NodeHello(hello)) => greet(&shared, stream, &hello).await,
         Some(Kind::Replicate(_)) => replicate(&shared, stream).await,
+        Some(Kind::Pipeline(_)) => pipeline::serve(shared, stream).await,
         Some(Kind::PullPartition(pull)) => transfer::serve(&shared, stream, &pull).await,
         Some(kind) => requests::serve(&shared, stream, kind, forwarded, length).await,
     }
@@ -232,15 +233,6 @@ async fn replicate(shared: &Arc<Shared>, mut stream: Stream) {
         tracing::warn!(peer = stream.peer.name, %error, "a node sent what is no message");
         stream.refuse(reply::malformed(error)).await;
     }
-}
-
-fn unsupported(version: u32) -> Error {
-    reply::error(
-        ErrorCode::UnsupportedVersion,
-        format!(
-            "protocol version {version} is not spoken here, {PROTOCOL_VERSION} is: update the older side"
-        ),
-    )
 }
 
 impl Stream {

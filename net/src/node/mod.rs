@@ -8,7 +8,7 @@
 //!   `repair`: copies of bindings and of topics' blocks that are compared, and healed; `tombstones`: when deletions are
 //!   forgotten;
 //! - `coordinator`: any node takes any request; `shortage`: unless too few replicas live; `requests`: those of one question and one answer; `append`, `tail` and `watches`:
-//!   the streams that stay; `commits`, `topics`: what the streams share; `listeners`: who they are; `reply`: errors in the words of the wire;
+//!   the streams that stay; `pipeline`: small requests that share one; `commits`, `topics`: what the streams share; `listeners`: who they are; `reply`: errors in the words of the wire;
 //! - `upkeep`: retention, expiry and scrub by the clock, `clocks`: by whose; `running`: the tasks, and how they stop.
 
 mod append;
@@ -28,6 +28,7 @@ mod partition;
 mod partitions;
 mod payload;
 pub mod peers;
+mod pipeline;
 mod registration;
 mod repair;
 mod reply;

@@ -4,6 +4,7 @@ use mesh_engine::{AppendError, BindingError, ReadError, TopicError};
 use mesh_ring::binding::WriteError;
 use mesh_ring::producer::SequenceError;
 
+use crate::wire::PROTOCOL_VERSION;
 use crate::wire::proto::{Error, ErrorCode};
 
 /// An error of `code` with what a person needs to know.
@@ -26,10 +27,27 @@ pub(super) fn malformed(reason: impl std::fmt::Display) -> Error {
     )
 }
 
+pub(super) fn unsupported(version: u32) -> Error {
+    error(
+        ErrorCode::UnsupportedVersion,
+        format!(
+            "protocol version {version} is not spoken here, {PROTOCOL_VERSION} is: update the older side"
+        ),
+    )
+}
+
 pub(super) fn stopping() -> Error {
     error(
         ErrorCode::Stopping,
         "the node is stopping: try again, here later or at another node",
+    )
+}
+
+/// Something was under way when whoever did it was ended: to repeat it may be to do it twice.
+pub(super) fn cut_off() -> Error {
+    error(
+        ErrorCode::OutcomeUnknown,
+        "the node stopped while this was under way: it may have been done; look, or try again",
     )
 }
 

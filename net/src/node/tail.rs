@@ -304,7 +304,7 @@ fn end_of(batches: &[Bytes]) -> Result<Offset, Error> {
 async fn send(
     writer: &mut FrameWriter,
     kind: Kind,
-    body: impl IntoIterator<Item = Bytes>,
+    body: impl AsRef<[Bytes]>,
 ) -> Result<(), FrameError> {
     writer.frame(&TailFrame { kind: Some(kind) }, body).await
 }

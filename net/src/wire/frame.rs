@@ -75,6 +75,11 @@ impl FramePrefix {
         Ok(prefix)
     }
 
+    fn put(self, bytes: &mut BytesMut) {
+        bytes.put_u32(self.header as u32);
+        bytes.put_u32(self.body as u32);
+    }
+
     fn check(self) -> Result<(), FrameError> {
         if self.header > FRAME_HEADER_BYTES_MAX {
             return Err(FrameError::HeaderTooLong { bytes: self.header });
@@ -97,8 +102,7 @@ pub fn encode_head<M: Message>(header: &M, body: usize) -> Result<Bytes, FrameEr
     };
     prefix.check()?;
     let mut bytes = BytesMut::with_capacity(FRAME_PREFIX_BYTES + prefix.header);
-    bytes.put_u32(prefix.header as u32);
-    bytes.put_u32(prefix.body as u32);
+    prefix.put(&mut bytes);
     header.encode_raw(&mut bytes);
     Ok(bytes.freeze())
 }
@@ -119,31 +123,38 @@ pub struct Chunks {
 
 impl Chunks {
     /// Adds a piece at the end.
-    pub fn push(&mut self, piece: Bytes) {
+    pub fn push(&mut self, piece: &Bytes) {
         self.bytes += piece.len();
         if piece.len() >= SMALL_BYTES {
             self.close_small();
-            self.chunks.push(piece);
+            self.chunks.push(piece.clone());
             return;
         }
-        self.small.extend_from_slice(&piece);
+        self.small.extend_from_slice(piece);
         if self.small.len() >= CHUNK_BYTES {
             self.close_small();
         }
     }
 
-    /// Adds a frame at the end.
+    /// Adds a frame at the end, whose body is these pieces. Nothing is added where it breaks a limit.
     ///
     /// # Errors
     /// [`FrameError::HeaderTooLong`], [`FrameError::BodyTooLong`].
     pub fn push_frame<M: Message>(
         &mut self,
         header: &M,
-        body: impl IntoIterator<Item = Bytes>,
+        body: impl AsRef<[Bytes]>,
     ) -> Result<(), FrameError> {
-        let body: Vec<Bytes> = body.into_iter().collect();
-        self.push(encode_head(header, body.iter().map(Bytes::len).sum())?);
-        body.into_iter().for_each(|piece| self.push(piece));
+        let body = body.as_ref();
+        let prefix = FramePrefix {
+            header: header.encoded_len(),
+            body: body.iter().map(Bytes::len).sum(),
+        };
+        prefix.check()?;
+        self.bytes += FRAME_PREFIX_BYTES + prefix.header;
+        prefix.put(&mut self.small);
+        header.encode_raw(&mut self.small);
+        body.iter().for_each(|piece| self.push(piece));
         Ok(())
     }
 
@@ -301,7 +312,7 @@ impl FrameWriter {
     pub async fn frame<M: Message>(
         &mut self,
         header: &M,
-        body: impl IntoIterator<Item = Bytes>,
+        body: impl AsRef<[Bytes]>,
     ) -> Result<(), FrameError> {
         let mut chunks = Chunks::default();
         chunks.push_frame(header, body)?;

@@ -345,6 +345,6 @@ async fn write_noise(writer: &mut FrameWriter, noise: &[u8]) {
     bytes.extend([0; 4]);
     bytes.extend(noise);
     let mut chunks = Chunks::default();
-    chunks.push(bytes.into());
+    chunks.push(&bytes.into());
     writer.chunks(&mut chunks).await.unwrap();
 }

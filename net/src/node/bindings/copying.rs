@@ -10,7 +10,7 @@ use mesh_ring::quorum::Role;
 use mesh_ring::tombstone::Stamp;
 use mesh_ring::version::Dot;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::exchange;
 use crate::node::Shared;
@@ -32,66 +32,49 @@ pub(super) struct Copying {
     pub(super) stamp: Stamp,
     /// Of the write.
     pub(super) dot: Dot,
-    /// Whether this node keeps the write itself, once that is known.
-    pub(super) is_kept: watch::Receiver<Option<bool>>,
 }
 
 impl Copying {
-    /// Has `node` keep it; returns when it does, durably.
-    ///
-    /// # Errors
-    /// It does not, as far as is known.
-    pub(super) async fn send(
-        mut self,
+    /// Has `node` keep it; `done` is told when it does, durably, or that it does not, as far as is known.
+    pub(super) fn send(
+        &self,
         node: NodeId,
         role: Role,
         deadline: Instant,
-    ) -> Result<(), Error> {
-        loop {
-            let binding = self.binding.clone();
-            let sent = exchange::send(
-                &self.shared,
-                node,
-                role,
-                &self.key,
-                binding,
-                self.stamp,
-                deadline,
-            );
-            let Err(refused) = sent.await else {
-                return Ok(());
-            };
-            let Some(stale) = Stale::of(&refused) else {
-                return Err(refused);
-            };
-            let renewing = timeout_at(deadline, self.renew(stale));
-            if !renewing.await.unwrap_or(false) {
-                return Err(refused);
-            }
-        }
+        done: impl FnOnce(Result<(), Error>) + Send + 'static,
+    ) {
+        let binding = self.binding.clone();
+        let of = (&self.key, self.stamp);
+        exchange::post(&self.shared, node, role, of, binding, deadline, done);
     }
 
-    /// Makes it fit to be sent again. `false`: it cannot be, as this node does not hold the write any more.
-    async fn renew(&mut self, stale: Stale) -> bool {
+    /// Makes it fit to be sent again. `None`: it cannot be, as this node does not hold the write any more. `is_kept`: whether
+    /// this node keeps the write itself, once that is known.
+    pub(super) async fn renew(
+        mut self,
+        stale: Stale,
+        is_kept: watch::Receiver<Option<bool>>,
+    ) -> Option<Self> {
         match stale {
             // The other node hears of the map like this one has.
             Stale::NewMap => {
                 sleep(AGAIN).await;
-                return true;
+                return Some(self);
             }
             Stale::OldMap => sleep(AGAIN).await,
             Stale::Fenced(fence) => {
                 if !self.shared.catch_up(self.partition, fence).await {
-                    return false;
+                    return None;
                 }
             }
         }
-        self.read_anew().await
+        let is_anew = self.read_anew(is_kept).await;
+        is_anew.then_some(self)
     }
 
-    async fn read_anew(&mut self) -> bool {
+    async fn read_anew(&mut self, mut is_kept: watch::Receiver<Option<bool>>) -> bool {
         // What is read before the own copy is durable would lack the write.
-        let kept = self.is_kept.wait_for(Option::is_some).await;
+        let kept = is_kept.wait_for(Option::is_some).await;
         if !kept.is_ok_and(|kept| *kept == Some(true)) {
             return false;
         }

@@ -10,6 +10,7 @@ use mesh_ring::name::BindingKey;
 use mesh_ring::preference::Preference;
 use mesh_ring::quorum::Role;
 use mesh_ring::tombstone::Stamp;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot::{self, error::RecvError};
 use tokio::time::Instant;
 
@@ -23,7 +24,7 @@ use crate::node::tombstones::{sender, stamp_of};
 use crate::node::{Shared, reply};
 use crate::tasks::blocking;
 use crate::wire::proto::{
-    self, BindingIs, Error, ErrorCode, FetchBinding, StoreBinding, reply::Kind as Answer,
+    self, BindingIs, Error, ErrorCode, FetchBinding, Request, StoreBinding, reply::Kind as Answer,
     request::Kind,
 };
 
@@ -35,46 +36,86 @@ pub(super) async fn send(
     shared: &Shared,
     to: NodeId,
     role: Role,
-    key: &BindingKey,
+    of: (&BindingKey, Stamp),
     binding: Bytes,
-    stamp: Stamp,
     deadline: Instant,
 ) -> Result<(), Error> {
+    let asked = shared
+        .peers
+        .ask(to, &copy_of(role, of), binding, deadline)
+        .await;
+    asked.map(drop).map_err(of_ask)
+}
+
+/// As [`send`], without waiting: `done` is told what came of it.
+pub(super) fn post(
+    shared: &Arc<Shared>,
+    to: NodeId,
+    role: Role,
+    of: (&BindingKey, Stamp),
+    binding: Bytes,
+    deadline: Instant,
+    done: impl FnOnce(Result<(), Error>) + Send + 'static,
+) {
+    let heard = |result: Asked| done(result.map(drop).map_err(of_ask));
+    ask_soon(shared, to, copy_of(role, of), binding, deadline, heard);
+}
+
+fn copy_of(role: Role, (key, stamp): (&BindingKey, Stamp)) -> Request {
     let stands_in_for = match role {
         Role::StandIn { home } => Some(Bytes::copy_from_slice(&home.0)),
         Role::Home | Role::Copy => None,
     };
-    let kind = Kind::StoreBinding(StoreBinding {
+    forwarded(Kind::StoreBinding(StoreBinding {
         key: Bytes::copy_from_slice(key.as_bytes()),
         stands_in_for,
         stamp: Some(stamp.into()),
-    });
-    let request = forwarded(kind);
-    let asked = shared.peers.ask(to, &request, binding, deadline);
-    asked.await.map(|_| ()).map_err(of_ask)
+    }))
 }
 
-/// Asks another node what it holds of a key, and of when that is. As a stand-in it answers from its hints, too.
-///
-/// # Errors
-/// As for [`send`].
-pub(super) async fn ask(
-    shared: &Shared,
+type Asked = Result<Answers, AskError>;
+
+/// Asks a node over the pipeline to it, or else as anything is asked, by a task. `heard` is told what came of it, which may
+/// be later than `deadline`.
+fn ask_soon(
+    shared: &Arc<Shared>,
+    to: NodeId,
+    request: Request,
+    body: Bytes,
+    deadline: Instant,
+    heard: impl FnOnce(Asked) + Send + 'static,
+) {
+    let posted = shared.peers.post(to, &request, &body, heard);
+    let Err(heard) = posted else { return };
+    let too = Arc::clone(shared);
+    shared.tasks.spawn("binding copy", async move {
+        heard(too.peers.ask(to, &request, body, deadline).await);
+    });
+}
+
+/// Asks another node what it holds of a key, and of when that is; `done` is told. As a stand-in it answers from its hints, too.
+pub(super) fn ask(
+    shared: &Arc<Shared>,
     to: NodeId,
     key: &BindingKey,
     as_home: bool,
     deadline: Instant,
-) -> Result<(Binding, Stamp), Error> {
-    let kind = Kind::FetchBinding(FetchBinding {
+    done: impl FnOnce(Result<(Binding, Stamp), Error>) + Send + 'static,
+) {
+    let request = forwarded(Kind::FetchBinding(FetchBinding {
         key: Bytes::copy_from_slice(key.as_bytes()),
         stands_in: !as_home,
-    });
-    let request = forwarded(kind);
-    let asked = shared.peers.ask(to, &request, Bytes::new(), deadline);
-    let mut answers = asked.await.map_err(of_ask)?;
+    }));
+    let too = Arc::clone(shared);
+    let heard = move |asked: Asked| done(asked.map_err(of_ask).and_then(|a| held(&too, to, a)));
+    ask_soon(shared, to, request, Bytes::new(), deadline, heard);
+}
+
+/// What another node says that it holds.
+fn held(shared: &Shared, by: NodeId, mut answers: Answers) -> Result<(Binding, Stamp), Error> {
     match answers.pop() {
         // What a removed node has nobody asks about when tombstones are forgotten.
-        Some(_) if shared.map().is_removed(to) => Err(reply::internal()),
+        Some(_) if shared.map().is_removed(by) => Err(reply::internal()),
         Some((Answer::BindingIs(is), body)) => {
             let binding = Binding::decode(&body).map_err(reply::malformed)?;
             Ok((binding, stamp_of(is.stamp)?))
@@ -95,9 +136,29 @@ pub(super) fn of_ask(error: AskError) -> Error {
 /// # Errors
 /// It cannot be read.
 pub(super) async fn known(shared: &Arc<Shared>, key: BindingKey) -> Result<Binding, Error> {
+    if let Some(known) = known_at_hand(shared, &key) {
+        return known;
+    }
     let (engine, wanted) = (Arc::clone(&shared.engine), key.clone());
     let known = blocking(move || engine.known_binding(&wanted)).await;
-    match known.ok_or_else(reply::internal)? {
+    of_known(shared, &key, known.ok_or_else(reply::internal)?)
+}
+
+/// The same, where that takes no look at the disk.
+pub(super) fn known_at_hand(
+    shared: &Arc<Shared>,
+    key: &BindingKey,
+) -> Option<Result<Binding, Error>> {
+    let known = shared.engine.known_binding_at_hand(key)?;
+    Some(of_known(shared, key, known))
+}
+
+fn of_known(
+    shared: &Arc<Shared>,
+    key: &BindingKey,
+    known: Result<Option<Binding>, ReadError>,
+) -> Result<Binding, Error> {
+    match known {
         Ok(known) => Ok(known.unwrap_or_default()),
         Err(error) => {
             if matches!(error, ReadError::Damaged(_)) {
@@ -173,79 +234,145 @@ fn of_merge(merged: Result<Result<(), BindingError>, RecvError>) -> Result<(), E
     merged.map_err(|error| reply::of_binding(&error))
 }
 
-async fn hint(
-    shared: &Shared,
-    (from, stamp): (NodeId, Stamp),
-    home: NodeId,
-    key: BindingKey,
-    binding: Binding,
-) -> Result<(), Error> {
-    let (answer, kept) = oneshot::channel();
-    let done = move |result| {
-        let _ = answer.send(result);
-    };
-    let id = shared.engine.partition_of(key.as_bytes());
-    shared.admit(id, from, stamp, || {
-        shared.engine.submit_hint(home, key, binding, done);
-    })?;
-    kept.await
-        .map_err(|_| reply::internal())?
-        .map_err(|error| of_hint(&error))
-}
-
 /// A copy of the binding as this node has it, for another node.
 pub(in crate::node) async fn fetch(
     shared: &Arc<Shared>,
     caller: &Caller,
     fetch: FetchBinding,
 ) -> Result<Answers, Error> {
+    let (key, stamp) = fetched(shared, caller, &fetch)?;
+    Ok(binding_is(stamp, &known(shared, key).await?))
+}
+
+/// The same, where that takes no look at the disk.
+pub(in crate::node) fn fetch_at_hand(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    fetch: &FetchBinding,
+) -> Option<Result<Answers, Error>> {
+    match fetched(shared, caller, fetch) {
+        Err(error) => Some(Err(error)),
+        Ok((key, stamp)) => {
+            let known = known_at_hand(shared, &key)?;
+            Some(known.map(|binding| binding_is(stamp, &binding)))
+        }
+    }
+}
+
+/// What is asked for, and the stamp of what is read after this.
+fn fetched(
+    shared: &Shared,
+    caller: &Caller,
+    fetch: &FetchBinding,
+) -> Result<(BindingKey, Stamp), Error> {
     only_nodes(caller)?;
     let key = BindingKey::new(&fetch.key).map_err(reply::invalid)?;
     let preference = preference(shared, &key)?;
     if !fetch.stands_in && !keeps(&preference, shared.me()) {
         return Err(shared.not_replica(preference.partition));
     }
-    let stamp = Some(shared.stamp(preference.partition).into());
-    let binding = known(shared, key).await?;
-    Ok(vec![(
-        Answer::BindingIs(BindingIs { stamp }),
-        binding.encode().into(),
-    )])
+    Ok((key, shared.stamp(preference.partition)))
 }
 
-/// Takes another node's copy of a binding: into this node's own, or as a hint for a home that is away.
+fn binding_is(stamp: Stamp, binding: &Binding) -> Answers {
+    let stamp = Some(stamp.into());
+    vec![(
+        Answer::BindingIs(BindingIs { stamp }),
+        binding.encode().into(),
+    )]
+}
+
+/// Takes another node's copy of a binding: into this node's own, or as a hint for a home that is away. Returns when it is in
+/// the store's queue; `done` is told when it is durable.
 pub(in crate::node) async fn store(
     shared: &Arc<Shared>,
     caller: &Caller,
     store: StoreBinding,
     body: Bytes,
-) -> Result<Answers, Error> {
-    only_nodes(caller)?;
-    let of = (sender(shared, caller)?, stamp_of(store.stamp)?);
-    let key = BindingKey::new(&store.key).map_err(reply::invalid)?;
-    let binding = Binding::decode(&body).map_err(reply::malformed)?;
-    let _room = shared
-        .room(body.len() + BINDING_BYTES)
-        .await
-        .ok_or_else(reply::stopping)?;
-    let home = store.stands_in_for.map(|id| node_id(&id)).transpose()?;
-    match home.filter(|home| *home != shared.me()) {
-        Some(home) => {
-            let map = shared.map();
-            if map.node(home).is_none() {
-                return Err(reply::invalid("a hint for a node that is not in the map"));
-            }
-            hint(shared, of, home, key, binding).await?;
+    done: impl FnOnce(Result<Answers, Error>) + Send + 'static,
+) {
+    let copy = match arriving(shared, caller, &store, &body) {
+        Ok(copy) => copy,
+        Err(error) => return done(Err(error)),
+    };
+    let Some(room) = shared.room(body.len() + BINDING_BYTES).await else {
+        return done(Err(reply::stopping()));
+    };
+    let id = shared.engine.partition_of(copy.key.as_bytes());
+    // Whoever is told last drops it.
+    let mut done = Some(move |result: Result<(), Error>| {
+        drop(room);
+        done(result.map(|()| plain(Answer::Done(proto::Done {}))));
+    });
+    let submitted = shared.admit(id, copy.from, copy.stamp, || {
+        if let Some(done) = done.take() {
+            submit(shared, copy.home, copy.key, copy.binding, done);
         }
+    });
+    if let (Err(error), Some(done)) = (submitted, done) {
+        done(Err(error));
+    }
+}
+
+/// A copy that another node sends.
+struct Arriving {
+    from: NodeId,
+    stamp: Stamp,
+    /// It is to be kept as a hint for this one.
+    home: Option<NodeId>,
+    key: BindingKey,
+    binding: Binding,
+}
+
+fn arriving(
+    shared: &Shared,
+    caller: &Caller,
+    store: &StoreBinding,
+    body: &Bytes,
+) -> Result<Arriving, Error> {
+    only_nodes(caller)?;
+    let home = store.stands_in_for.as_ref().map(|id| node_id(id));
+    let copy = Arriving {
+        from: sender(shared, caller)?,
+        stamp: stamp_of(store.stamp)?,
+        home: home.transpose()?.filter(|home| *home != shared.me()),
+        key: BindingKey::new(&store.key).map_err(reply::invalid)?,
+        binding: Binding::decode(body).map_err(reply::malformed)?,
+    };
+    match copy.home {
+        Some(home) if shared.map().node(home).is_none() => {
+            return Err(reply::invalid("a hint for a node that is not in the map"));
+        }
+        Some(_) => {}
         None => {
-            let preference = preference(shared, &key)?;
+            let preference = preference(shared, &copy.key)?;
             if !keeps(&preference, shared.me()) {
                 return Err(shared.not_replica(preference.partition));
             }
-            merge(shared, of.0, of.1, key, binding).await?;
         }
     }
-    Ok(plain(Answer::Done(proto::Done {})))
+    Ok(copy)
+}
+
+/// Hands a copy to the store; `done` is told on the writer's thread.
+fn submit(
+    shared: &Arc<Shared>,
+    home: Option<NodeId>,
+    key: BindingKey,
+    binding: Binding,
+    done: impl FnOnce(Result<(), Error>) + Send + 'static,
+) {
+    if let Some(home) = home {
+        return shared.engine.submit_hint(home, key, binding, move |kept| {
+            done(kept.map_err(|error| of_hint(&error)));
+        });
+    }
+    let (too, runtime, of) = (Arc::clone(shared), Handle::current(), key.clone());
+    shared.engine.submit_merge(key, binding, move |merged| {
+        // A copy that cannot be read is healed by a task, which the writer's thread has no runtime for by itself.
+        let _entered = runtime.enter();
+        done(merged.map_err(|error| too.mended(&of, reply::of_binding(&error))));
+    });
 }
 
 /// Takes many copies of one partition's bindings in, which another node has kept for this one. All or an error: what was

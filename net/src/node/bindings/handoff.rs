@@ -33,8 +33,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 const BACK_OFF_MIN: Duration = Duration::from_millis(200);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
-/// Bytes of hints that are read and sent at once. What comes next waits until these are acknowledged.
-const BATCH_BYTES: usize = 256 << 10;
+/// Bytes of hints that are read and sent at once. What comes next waits until these are acknowledged, and what clients write
+/// to the target waits behind them: some 200 small bindings, which take a writer a millisecond or two.
+const BATCH_BYTES: usize = 32 << 10;
+
+/// The longest rest between two batches. It is as long as the batch took: a busy target gets its hints more slowly.
+const REST_MAX: Duration = Duration::from_millis(100);
 
 /// How often a target may refuse what this node has read in the meantime, before it is left alone for a while.
 const REFUSALS_MAX: usize = 5;
@@ -145,6 +149,7 @@ async fn hand_over(shared: &Arc<Shared>, target: NodeId) -> Result<(), String> {
     loop {
         // Before they are read. Those of any partition may come next.
         let stamps = shared.stamps();
+        let began = Instant::now();
         let (engine, before) = (Arc::clone(&shared.engine), after);
         let read = blocking(move || engine.hints(target, before, BATCH_BYTES)).await;
         let hints = match read.ok_or("the node is ending")? {
@@ -192,6 +197,10 @@ async fn hand_over(shared: &Arc<Shared>, target: NodeId) -> Result<(), String> {
         }
         forget(shared, target, first, &batch).await?;
         tracing::debug!(%target, %to, partition = %first, hints = batch.len(), "handed hints over");
+        tokio::select! {
+            () = tokio::time::sleep(began.elapsed().min(REST_MAX)) => {}
+            () = shared.tasks.stopping() => return Ok(()),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! - `copying`: a write on its way to one node;
 //! - `exchange`: copies of bindings between nodes: to homes, to copies, and to stand-ins that keep hints;
 //! - `handoff`: hints on their way to whom they are for;
+//! - `inbox`: what nodes and the store say of one request;
 //! - `away`: who was away lately, so that hints for it may still be under way.
 //!
 //! A write is coordinated by the first home that lives: what it holds is what a write without a context supersedes. Only
@@ -13,6 +14,7 @@ mod away;
 mod copying;
 mod exchange;
 mod handoff;
+mod inbox;
 mod read;
 mod write;
 
@@ -29,10 +31,10 @@ use super::{Shared, reply};
 use crate::wire::proto::Error;
 
 pub(super) use self::away::Away;
-pub(super) use self::exchange::{fetch, keep_all, store};
+pub(super) use self::exchange::{fetch, fetch_at_hand, keep_all, store};
 pub(super) use self::handoff::deliver;
 pub(super) use self::read::read;
-pub(super) use self::write::write;
+pub(super) use self::write::{Made, write};
 
 /// How long a request waits for the nodes that it asks.
 const DEADLINE: Duration = Duration::from_secs(2);

@@ -1,5 +1,6 @@
 //! A read: of all homes that live, answered when enough have; what is stale is repaired afterwards.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use mesh_ring::binding::Binding;
@@ -8,38 +9,27 @@ use mesh_ring::name::BindingKey;
 use mesh_ring::preference::Preference;
 use mesh_ring::quorum::{Answer, Read, ReadEffect, ReadOutcome, Repair, Role};
 use mesh_ring::tombstone::Stamp;
-use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use super::inbox::Inbox;
 use super::{DEADLINE, LATE, exchange, refused, too_few};
+use crate::node::Shared;
 use crate::node::tombstones::Stale;
-use crate::node::{Shared, reply};
 use crate::wire::proto::Error;
 
-type Said = (NodeId, Result<(Binding, Stamp), Error>);
+/// What is said of a read: what a node holds.
+type Heard = (NodeId, Result<(Binding, Stamp), Error>);
 
-/// What `need` nodes hold of the key, together.
+/// Reads what nodes hold of the key, and tells `answer` what `need` of them hold together. Returns when all have answered, or
+/// their time is up, and what is stale is on its way to be repaired.
 ///
-/// # Errors
-/// Too few have answered in time, or a copy cannot be read.
+/// `answer` is told of an error where too few have answered in time, or a copy cannot be read.
 pub(in crate::node) async fn read(
     shared: &Arc<Shared>,
     preference: Preference,
     need: usize,
     key: BindingKey,
-) -> Result<Binding, Error> {
-    let (answer, answered) = oneshot::channel();
-    let reading = run(Arc::clone(shared), preference, need, key, answer);
-    shared.tasks.spawn("binding read", reading);
-    answered.await.unwrap_or_else(|_| Err(reply::stopping()))
-}
-
-async fn run(
-    shared: Arc<Shared>,
-    preference: Preference,
-    need: usize,
-    key: BindingKey,
-    answer: oneshot::Sender<Result<Binding, Error>>,
+    answer: impl FnOnce(Result<Binding, Error>) + Send,
 ) {
     let mut effects = Vec::new();
     let live = |node: NodeId| shared.is_alive(node);
@@ -47,33 +37,30 @@ async fn run(
     let me = shared.me();
     let mut round = match Read::new(&preference, me, need, live, was_away, &mut effects) {
         Ok(round) => round,
-        Err(error) => {
-            let _ = answer.send(Err(refused(&shared, &preference, error)));
-            return;
-        }
+        Err(error) => return answer(Err(refused(shared, &preference, error))),
     };
-    let most = preference.homes.len() + preference.stand_ins.len();
-    let (said, mut heard) = mpsc::channel(most + 1);
     let deadline = Instant::now() + DEADLINE;
-    let mut late_at = Instant::now() + LATE;
+    let inbox = Arc::new(Inbox::default());
     let mut reading = Reading {
-        shared,
+        shared: Arc::clone(shared),
         preference,
         key,
         answer: Some(answer),
         asked: Vec::new(),
-        said,
+        inbox: Arc::clone(&inbox),
         deadline,
     };
+    let mut timer = pin!(sleep_until(Instant::now() + LATE));
+    let mut stopping = pin!(shared.tasks.stopping());
     loop {
-        for effect in std::mem::take(&mut effects) {
+        for effect in effects.drain(..) {
             reading.perform(effect);
         }
         if round.is_settled() {
             return;
         }
         tokio::select! {
-            Some((node, result)) = heard.recv() => {
+            (node, result) = inbox.next() => {
                 reading.asked.retain(|asked| *asked != node);
                 match result {
                     Ok((binding, stamp)) => {
@@ -85,36 +72,38 @@ async fn run(
                     }
                 }
             }
-            () = sleep_until(late_at) => {
-                for node in reading.asked.clone() {
-                    round.late(node, &mut effects);
+            () = timer.as_mut() => {
+                if Instant::now() >= deadline {
+                    round.deadline(&mut effects);
+                } else {
+                    for node in reading.asked.clone() {
+                        round.late(node, &mut effects);
+                    }
                 }
-                late_at = Instant::now() + LATE;
+                timer.as_mut().reset(deadline.max(Instant::now()).min(Instant::now() + LATE));
             }
-            () = sleep_until(deadline) => round.deadline(&mut effects),
-            () = reading.shared.tasks.stopping() => return,
+            () = stopping.as_mut() => return,
         }
     }
 }
 
-struct Reading {
+struct Reading<A> {
     shared: Arc<Shared>,
     preference: Preference,
     key: BindingKey,
-    answer: Option<oneshot::Sender<Result<Binding, Error>>>,
+    answer: Option<A>,
     asked: Vec<NodeId>,
-    said: mpsc::Sender<Said>,
+    inbox: Arc<Inbox<Heard>>,
     deadline: Instant,
 }
 
-impl Reading {
+impl<A: FnOnce(Result<Binding, Error>) + Send> Reading<A> {
     fn perform(&mut self, effect: ReadEffect) {
         match effect {
             ReadEffect::Ask(node) => self.ask(node),
             ReadEffect::Done(outcome) => {
                 if let Some(answer) = self.answer.take() {
-                    // Nobody waits any more where the client is gone.
-                    let _ = answer.send(match outcome {
+                    answer(match outcome {
                         ReadOutcome::Read { binding, .. } => Ok(binding),
                         ReadOutcome::TooFew { need, have } => Err(too_few(need, have)),
                     });
@@ -126,18 +115,20 @@ impl Reading {
 
     fn ask(&mut self, node: NodeId) {
         self.asked.push(node);
-        let (shared, said) = (Arc::clone(&self.shared), self.said.clone());
-        let (key, deadline) = (self.key.clone(), self.deadline);
-        let is_home = self.preference.homes.contains(&node);
+        let inbox = Arc::clone(&self.inbox);
+        let done = move |result| inbox.tell((node, result));
+        if node != self.shared.me() {
+            let is_home = self.preference.homes.contains(&node);
+            return exchange::ask(&self.shared, node, &self.key, is_home, self.deadline, done);
+        }
+        let stamp = self.shared.stamp(self.preference.partition);
+        if let Some(known) = exchange::known_at_hand(&self.shared, &self.key) {
+            return done(known.map(|binding| (binding, stamp)));
+        }
+        let (shared, key) = (Arc::clone(&self.shared), self.key.clone());
         self.shared.tasks.spawn("binding read", async move {
-            let result = if node == shared.me() {
-                let stamp = shared.stamp(shared.engine.partition_of(key.as_bytes()));
-                let known = exchange::known(&shared, key).await;
-                known.map(|binding| (binding, stamp))
-            } else {
-                exchange::ask(&shared, node, &key, is_home, deadline).await
-            };
-            let _ = said.send((node, result)).await;
+            let known = exchange::known(&shared, key).await;
+            done(known.map(|binding| (binding, stamp)));
         });
     }
 
@@ -157,7 +148,7 @@ impl Reading {
                 exchange::merge(&shared, node, stamp, key, binding).await
             } else {
                 let body = binding.encode().into();
-                exchange::send(&shared, node, Role::Home, &key, body, stamp, deadline).await
+                exchange::send(&shared, node, Role::Home, (&key, stamp), body, deadline).await
             };
             if let Err(error) = stored {
                 tracing::debug!(%node, message = error.message, "a stale copy was not repaired");

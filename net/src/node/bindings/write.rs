@@ -1,6 +1,7 @@
 //! A write: decided here, durable here and elsewhere at the same time, answered when enough nodes have it.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 
 use mesh_engine::{BindingWrite, HintError, Written};
@@ -8,11 +9,13 @@ use mesh_ring::binding::Binding;
 use mesh_ring::ids::NodeId;
 use mesh_ring::preference::Preference;
 use mesh_ring::quorum::{Outcome, Role, Write, WriteEffect};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::copying::Copying;
+use super::inbox::Inbox;
 use super::{DEADLINE, LATE, refused, too_few};
+use crate::node::tombstones::Stale;
 use crate::node::{Shared, reply};
 use crate::wire::proto::{Error, ErrorCode};
 
@@ -25,85 +28,62 @@ pub(in crate::node) struct Made {
     pub(in crate::node) hinted: Vec<NodeId>,
 }
 
-/// What came of asking a node.
-type Said = (NodeId, Role, Result<(), Error>);
+/// What is said of a write.
+enum Heard {
+    /// What the key is after it. Said first, unless it was refused.
+    Decided(Binding, Written),
+    /// Whether this node keeps it durably.
+    Own(Result<(), Error>),
+    /// Whether another node does.
+    Other(NodeId, Role, Result<(), Error>),
+}
 
-/// Makes a write, and returns when `need` nodes have it. It goes on to the others by itself.
+/// Makes a write, and tells `answer` when `need` nodes have it. Returns when all others have it too, or their time is up.
 ///
-/// # Errors
-/// It was refused, or too few nodes have it in time: then it may appear all the same.
+/// `answer` is told of an error where it was refused, or too few nodes have it in time: then it may appear all the same.
 pub(in crate::node) async fn write(
     shared: &Arc<Shared>,
     preference: Preference,
     need: usize,
     write: BindingWrite,
     room: OwnedSemaphorePermit,
-) -> Result<Made, Error> {
-    let (answer, answered) = oneshot::channel();
-    let task = run(Arc::clone(shared), preference, need, write, room, answer);
-    shared.tasks.spawn("binding write", task);
-    // A write that was cut off may be on other nodes already: whoever repeats it makes another one, beside it.
-    answered.await.unwrap_or_else(|_| Err(cut_off()))
-}
-
-fn cut_off() -> Error {
-    reply::error(
-        ErrorCode::OutcomeUnknown,
-        "the node stopped while this was under way: it may have been done; look, or try again",
-    )
-}
-
-async fn run(
-    shared: Arc<Shared>,
-    preference: Preference,
-    need: usize,
-    write: BindingWrite,
-    room: OwnedSemaphorePermit,
-    answer: oneshot::Sender<Result<Made, Error>>,
+    answer: impl FnOnce(Result<Made, Error>) + Send,
 ) {
     let mut effects = Vec::new();
     let live = |node: NodeId| shared.is_alive(node);
     let round = match Write::new(&preference, shared.me(), need, live, &mut effects) {
         Ok(round) => round,
-        Err(error) => {
-            // Nobody waits any more where the client is gone.
-            let _ = answer.send(Err(refused(&shared, &preference, error)));
-            return;
-        }
+        Err(error) => return answer(Err(refused(shared, &preference, error))),
     };
-    let most = preference.homes.len() + preference.copies.len() + preference.stand_ins.len();
-    let (said, heard) = mpsc::channel(most + 1);
-    let key = write.key.clone();
-    let role = own_role(&effects, shared.me());
+    let own = own_role(&effects, shared.me());
     // Before the write is made over what is held.
     let stamp = shared.stamp(preference.partition);
-    let (keeping, is_kept) = watch::channel(None);
-    let decided = decide(&shared, role, write, room, said.clone(), keeping).await;
-    let (binding, written) = match decided {
-        Ok(decided) => decided,
-        Err(error) => {
-            let _ = answer.send(Err(error));
-            return;
-        }
-    };
-    let copying = Copying {
-        shared: Arc::clone(&shared),
-        partition: preference.partition,
-        key,
-        binding: binding.encode().into(),
-        stamp,
-        dot: written.dot,
-        is_kept,
+    let inbox = Arc::new(Inbox::default());
+    let key = write.key.clone();
+    submit(shared, own, write, room, &inbox);
+    let (binding, written) = match inbox.next().await {
+        Heard::Decided(binding, written) => (binding, written),
+        Heard::Own(Err(error)) => return answer(Err(shared.mended(&key, error))),
+        Heard::Own(Ok(())) | Heard::Other(..) => return answer(Err(reply::internal())),
     };
     let writing = Writing {
-        shared,
-        copying,
+        shared: Arc::clone(shared),
+        copying: Copying {
+            shared: Arc::clone(shared),
+            partition: preference.partition,
+            key,
+            binding: binding.encode().into(),
+            stamp,
+            dot: written.dot,
+        },
         written,
+        own,
+        is_kept: watch::Sender::new(None),
         answer: Some(answer),
         asked: Vec::new(),
-        said,
+        inbox,
     };
-    writing.run(round, effects, heard).await;
+    writing.run(round, effects).await;
 }
 
 /// As what this node keeps the write.
@@ -115,56 +95,38 @@ fn own_role(effects: &[WriteEffect], me: NodeId) -> Role {
     own.unwrap_or(Role::Home)
 }
 
-/// Has the engine decide the write over what it holds. It becomes durable while others are sent it; `said` is told, and
-/// `keeping` whether this node keeps it.
-async fn decide(
-    shared: &Arc<Shared>,
-    role: Role,
+/// Has the engine decide the write over what it holds. It becomes durable while others are sent it.
+fn submit(
+    shared: &Shared,
+    own: Role,
     write: BindingWrite,
     room: OwnedSemaphorePermit,
-    said: mpsc::Sender<Said>,
-    keeping: watch::Sender<Option<bool>>,
-) -> Result<(Binding, Written), Error> {
-    let (sender, decided) = oneshot::channel();
-    let (failed, failure) = oneshot::channel();
-    let (me, key) = (shared.me(), write.key.clone());
-    let tell = move |result: Result<(), Error>| {
-        drop(room);
-        keeping.send_replace(Some(result.is_ok()));
-        if let Err(error) = &result {
-            // Nobody listens where it was decided before.
-            let _ = failed.send(error.clone());
-        }
-        // There is a place for every node that is asked.
-        let _ = said.try_send((me, role, result));
-    };
+    inbox: &Arc<Inbox<Heard>>,
+) {
+    let (decided, kept) = (Arc::clone(inbox), Arc::clone(inbox));
     let early = move |binding: &Binding, written: &Written| {
-        let _ = sender.send((binding.clone(), written.clone()));
+        decided.tell(Heard::Decided(binding.clone(), written.clone()));
     };
-    match role {
+    match own {
         Role::StandIn { home } => {
             shared
                 .engine
                 .submit_hinted_write(home, write, early, move |result| {
-                    tell(result.map(|_| ()).map_err(|error| of_hint(&error)));
+                    drop(room);
+                    kept.tell(Heard::Own(
+                        result.map(|_| ()).map_err(|error| of_hint(&error)),
+                    ));
                 });
         }
         Role::Home | Role::Copy => shared
             .engine
             .submit_write_early(write, early, move |result| {
-                tell(
-                    result
-                        .map(|_| ())
-                        .map_err(|error| reply::of_binding(&error)),
-                );
+                drop(room);
+                let result = result.map(|_| ());
+                kept.tell(Heard::Own(
+                    result.map_err(|error| reply::of_binding(&error)),
+                ));
             }),
-    }
-    match decided.await {
-        Ok(decided) => Ok(decided),
-        Err(_) => {
-            let error = failure.await.unwrap_or_else(|_| reply::internal());
-            Err(shared.mended(&key, error))
-        }
     }
 }
 
@@ -182,57 +144,82 @@ pub(super) fn of_hint(reason: &HintError) -> Error {
 }
 
 /// A write on its way to the nodes that are to have it.
-struct Writing {
+struct Writing<A> {
     shared: Arc<Shared>,
     copying: Copying,
     written: Written,
+    /// As what this node keeps it.
+    own: Role,
+    /// Whether it does, once that is known.
+    is_kept: watch::Sender<Option<bool>>,
     /// Until the client has its answer.
-    answer: Option<oneshot::Sender<Result<Made, Error>>>,
+    answer: Option<A>,
     /// Whom it was sent to, and since when no answer has come.
     asked: Vec<(NodeId, Role)>,
-    said: mpsc::Sender<Said>,
+    inbox: Arc<Inbox<Heard>>,
 }
 
-impl Writing {
-    async fn run(
-        mut self,
-        mut round: Write,
-        mut effects: Vec<WriteEffect>,
-        mut heard: mpsc::Receiver<Said>,
-    ) {
+impl<A: FnOnce(Result<Made, Error>) + Send> Writing<A> {
+    async fn run(mut self, mut round: Write, mut effects: Vec<WriteEffect>) {
         let deadline = Instant::now() + DEADLINE;
-        let mut late_at = Instant::now() + LATE;
+        let (shared, inbox) = (Arc::clone(&self.shared), Arc::clone(&self.inbox));
+        let mut timer = pin!(sleep_until(Instant::now() + LATE));
+        let mut stopping = pin!(shared.tasks.stopping());
         loop {
-            for effect in std::mem::take(&mut effects) {
+            for effect in effects.drain(..) {
                 self.perform(effect, deadline);
             }
             if round.is_settled() {
                 return;
             }
             tokio::select! {
-                Some((node, role, result)) = heard.recv() => {
-                    self.asked.retain(|asked| *asked != (node, role));
-                    match result {
-                        Ok(()) => round.acknowledged(node, role, &mut effects),
-                        Err(error) => {
-                            tracing::debug!(%node, ?role, message = error.message, "a node did not take a binding");
-                            round.failed(node, role, &mut effects);
-                        }
+                heard = inbox.next() => self.hear(heard, deadline, &mut round, &mut effects),
+                () = timer.as_mut() => {
+                    if Instant::now() >= deadline {
+                        break;
                     }
-                }
-                () = sleep_until(late_at) => {
                     for (node, role) in self.asked.clone() {
                         round.late(node, role, &mut effects);
                     }
-                    late_at = Instant::now() + LATE;
+                    timer.as_mut().reset(deadline.min(Instant::now() + LATE));
                 }
-                () = sleep_until(deadline) => break,
-                () = self.shared.tasks.stopping() => break,
+                () = stopping.as_mut() => break,
             }
         }
         round.deadline(&mut effects);
         for effect in effects {
             self.perform(effect, deadline);
+        }
+    }
+
+    fn hear(
+        &mut self,
+        heard: Heard,
+        deadline: Instant,
+        round: &mut Write,
+        effects: &mut Vec<WriteEffect>,
+    ) {
+        let (node, role, result) = match heard {
+            Heard::Other(node, role, result) => (node, role, result),
+            Heard::Own(result) => {
+                self.is_kept.send_replace(Some(result.is_ok()));
+                (self.shared.me(), self.own, result)
+            }
+            // It is said once.
+            Heard::Decided(..) => return,
+        };
+        if let Err(error) = &result
+            && let Some(stale) = Stale::of(error)
+        {
+            return self.send_anew(node, role, stale, error.clone(), deadline);
+        }
+        self.asked.retain(|asked| *asked != (node, role));
+        match result {
+            Ok(()) => round.acknowledged(node, role, effects),
+            Err(error) => {
+                tracing::debug!(%node, ?role, message = error.message, "a node did not take a binding");
+                round.failed(node, role, effects);
+            }
         }
     }
 
@@ -242,23 +229,32 @@ impl Writing {
                 self.asked.push((node, role));
                 // What this node keeps it was asked once, and before all others: it is where the write was decided.
                 if node != self.shared.me() {
-                    self.send(node, role, deadline);
+                    let inbox = Arc::clone(&self.inbox);
+                    self.copying.send(node, role, deadline, move |result| {
+                        inbox.tell(Heard::Other(node, role, result));
+                    });
                 }
             }
             WriteEffect::Done(outcome) => {
                 if let Some(answer) = self.answer.take() {
-                    let _ = answer.send(self.made(outcome));
+                    answer(self.made(outcome));
                 }
             }
         }
     }
 
-    fn send(&self, node: NodeId, role: Role, deadline: Instant) {
-        let (copying, said) = (self.copying.clone(), self.said.clone());
+    fn send_anew(&self, node: NodeId, role: Role, stale: Stale, refused: Error, deadline: Instant) {
+        let (copying, inbox) = (self.copying.clone(), Arc::clone(&self.inbox));
+        let is_kept = self.is_kept.subscribe();
         self.shared.tasks.spawn("binding copy", async move {
-            let result = copying.send(node, role, deadline).await;
-            // Nobody listens once the round is over.
-            let _ = said.send((node, role, result)).await;
+            let renewed = timeout_at(deadline, copying.renew(stale, is_kept)).await;
+            match renewed.ok().flatten() {
+                Some(copying) => copying.send(node, role, deadline, move |result| {
+                    inbox.tell(Heard::Other(node, role, result));
+                }),
+                // What cannot be renewed is not stale any more: it is refused.
+                None => inbox.tell(Heard::Other(node, role, Err(given_up(&refused)))),
+            }
         });
     }
 
@@ -278,4 +274,9 @@ impl Writing {
             Outcome::TooFew { need, have } => Err(too_few(need, have)),
         }
     }
+}
+
+/// A copy that was refused as stale, and is not sent again.
+fn given_up(refused: &Error) -> Error {
+    reply::error(ErrorCode::Unavailable, refused.message.clone())
 }

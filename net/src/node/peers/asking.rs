@@ -14,6 +14,7 @@ use super::{
     link,
 };
 use crate::{
+    pipeline::CallError,
     quic::{CLOSE_DONE, STREAM_GIVEN_UP},
     wire::{
         frame::{FrameError, FrameReader, FrameWriter},
@@ -50,6 +51,16 @@ impl From<FrameError> for AskError {
             Self::Protocol(error.to_string())
         } else {
             Self::Lost(error.to_string())
+        }
+    }
+}
+
+impl From<CallError> for AskError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Refused(error) => Self::Refused(error),
+            CallError::Lost(cause) => Self::Lost(cause),
+            CallError::Protocol(cause) => Self::Protocol(cause),
         }
     }
 }
@@ -133,6 +144,28 @@ impl Peers {
     ) -> Result<Vec<(reply::Kind, Bytes)>, AskError> {
         self.ask_over(Channel::Control, to, request, Bytes::new(), deadline)
             .await
+    }
+
+    /// Asks a node over the pipeline of its bulk connection, without waiting; `done` is told what came of it, when the
+    /// connection is lost at the latest, and must not block. For what is small.
+    ///
+    /// # Errors
+    /// Not sent, and nobody was told: there is no connection, or too much waits. [`Peers::ask`] waits for both.
+    pub(in crate::node) fn post<F>(
+        &self,
+        to: NodeId,
+        request: &Request,
+        body: &Bytes,
+        done: F,
+    ) -> Result<(), F>
+    where
+        F: FnOnce(Result<Vec<(reply::Kind, Bytes)>, AskError>) + Send + 'static,
+    {
+        let calls = self
+            .neighbour(to)
+            .and_then(|neighbour| neighbour.link(Channel::Bulk).calls());
+        let Some(calls) = calls else { return Err(done) };
+        calls.post(request, body, done).map(drop)
     }
 
     async fn ask_over(

@@ -28,6 +28,7 @@ use super::{
 use crate::{
     identity::REVOKED_REASON,
     node::payload::Payload,
+    pipeline::Calls,
     quic::{CLOSE_DONE, CLOSE_REFUSED},
     wire::proto::Channel,
 };
@@ -84,7 +85,7 @@ pub(super) struct Link {
 pub(super) enum State {
     /// Being dialled for the first time, or for the first time since it was lost.
     Dialling,
-    Up(Connection),
+    Up(Connection, Arc<Calls>),
     /// The last attempt failed. Others follow.
     Down(String),
 }
@@ -102,9 +103,17 @@ impl Link {
     /// The connection, where there is one that lives.
     pub(super) fn living(&self) -> Option<Connection> {
         match &*self.state.borrow() {
-            State::Up(connection) if connection.close_reason().is_none() => {
+            State::Up(connection, _) if connection.close_reason().is_none() => {
                 Some(connection.clone())
             }
+            _ => None,
+        }
+    }
+
+    /// The pipeline of the connection, where there is one that lives.
+    pub(super) fn calls(&self) -> Option<Arc<Calls>> {
+        match &*self.state.borrow() {
+            State::Up(_, calls) => Some(Arc::clone(calls)),
             _ => None,
         }
     }
@@ -116,7 +125,7 @@ impl Link {
             .wait_for(|state| !matches!(state, State::Dialling))
             .await;
         match state.as_deref() {
-            Ok(State::Up(connection)) => Ok(connection.clone()),
+            Ok(State::Up(connection, _)) => Ok(connection.clone()),
             Ok(State::Down(cause)) => Err(cause.clone()),
             Ok(State::Dialling) | Err(_) => Err("the node is stopping".into()),
         }
@@ -323,12 +332,23 @@ async fn serve(
     for outbox in peer.outboxes(channel) {
         outbox.open();
     }
-    link.state.send_replace(State::Up(connection.clone()));
+    let calls = Arc::new(Calls::new());
+    let carrying = calls.carry(connection.clone());
+    link.state
+        .send_replace(State::Up(connection.clone(), calls));
     tracing::debug!(node = %peer.node, name = holder.name, ?channel, "connected");
     let using = async {
         // Whoever listens may have ended before this node's connections.
         let _ = shared.events.send(PeerEvent::Connected(peer.node)).await;
-        lanes::run(peer, channel, connection).await
+        // The pipeline ends with the connection, or before it where the peer is stopping: then requests go another way.
+        let carrying = async {
+            carrying.await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            error = lanes::run(peer, channel, connection) => error,
+            never = carrying => never,
+        }
     };
     let revoked = shared.config.identity.revoked();
     let cause = tokio::select! {

@@ -9,8 +9,10 @@ use mesh_ring::binding::Binding;
 use mesh_ring::ids::{NodeId, PartitionId};
 use mesh_ring::limits::LIST_PAGE_MAX;
 use mesh_ring::name::BindingKey;
+use mesh_ring::preference::Preference;
 use mesh_ring::quorum::node_of;
 use mesh_ring::version::VersionVector;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::access::allow;
@@ -28,13 +30,48 @@ use crate::wire::proto::{
 /// How long the node that coordinates a write has to answer another one.
 const PASSED_ON_WAIT: Duration = Duration::from_secs(4);
 
-/// Writes or deletes: here where this node coordinates the key, at the node that does otherwise.
+/// Writes or deletes: here where this node coordinates the key, at the node that does otherwise. Goes on after it has told
+/// `done`, until every copy has arrived or its time is up.
 pub(super) async fn put(
     shared: &Arc<Shared>,
     caller: &Caller,
     put: proto::Put,
     body: Bytes,
-) -> Result<Answers, Error> {
+    done: impl FnOnce(Result<Answers, Error>) + Send,
+) {
+    let (preference, need, write, room) = match prepare(shared, caller, put, body).await {
+        Ok(Prepared::Here(preference, need, write, room)) => (preference, need, write, room),
+        Ok(Prepared::Done(answers)) => return done(Ok(answers)),
+        Err(error) => return done(Err(error)),
+    };
+    let answer = |made: Result<bindings::Made, Error>| {
+        done(made.map(|made| {
+            let dot = made.written.dot;
+            plain(Answer::Written(Written {
+                context: made.written.context.encode().into(),
+                acknowledged: shared.names_of(&made.acknowledged),
+                hinted: shared.names_of(&made.hinted),
+                version: format!("{}.{}.{}", dot.node, dot.boot, dot.counter),
+            }))
+        }));
+    };
+    bindings::write(shared, preference, need, write, room, answer).await;
+}
+
+/// A write that was checked.
+enum Prepared {
+    /// To be made here, with so many acknowledgements.
+    Here(Preference, usize, BindingWrite, OwnedSemaphorePermit),
+    /// Another node has made it.
+    Done(Answers),
+}
+
+async fn prepare(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    put: proto::Put,
+    body: Bytes,
+) -> Result<Prepared, Error> {
     allow(&caller.peer, Access::Write, Scope::Key, &put.key)?;
     let key = BindingKey::new(&put.key).map_err(reply::invalid)?;
     let preference = bindings::preference(shared, &key)?;
@@ -50,7 +87,8 @@ pub(super) async fn put(
     };
     bindings::enough_live(shared, &preference, need)?;
     if let Place::At(nodes) = bindings::place(shared, &preference, caller.forwarded)? {
-        return pass_on(shared, preference.partition, &nodes, Kind::Put(put), body).await;
+        let passed = pass_on(shared, preference.partition, &nodes, Kind::Put(put), body);
+        return passed.await.map(Prepared::Done);
     }
     // The body shares its memory with the stream's; a value that waits for the disk should not keep that.
     let value = (!put.delete).then(|| Bytes::copy_from_slice(&body));
@@ -64,15 +102,7 @@ pub(super) async fn put(
         context,
         expires_ms,
     };
-    let made = bindings::write(shared, preference, need, write, room).await?;
-    let dot = made.written.dot;
-    let written = Written {
-        context: made.written.context.encode().into(),
-        acknowledged: shared.names_of(&made.acknowledged),
-        hinted: shared.names_of(&made.hinted),
-        version: format!("{}.{}.{}", dot.node, dot.boot, dot.counter),
-    };
-    Ok(plain(Answer::Written(written)))
+    Ok(Prepared::Here(preference, need, write, room))
 }
 
 /// Has the first of these nodes do it that can be asked.
@@ -107,18 +137,29 @@ async fn pass_on(
     Err(error)
 }
 
-/// Reads as many copies as were asked for, and answers with what they come to together.
+/// Reads as many copies as were asked for, and answers with what they come to together. Goes on after it has told `done`,
+/// until stale copies are known and on their way to be repaired.
 pub(super) async fn get(
     shared: &Arc<Shared>,
     caller: &Caller,
     get: proto::Get,
-) -> Result<Answers, Error> {
-    allow(&caller.peer, Access::Read, Scope::Key, &get.key)?;
-    let key = BindingKey::new(&get.key).map_err(reply::invalid)?;
-    let preference = bindings::preference(shared, &key)?;
-    let need = bindings::need(get.read, &preference)?;
-    let binding = bindings::read(shared, preference, need, key).await?;
-    Ok(values(&binding, shared.engine.now_ms()))
+    done: impl FnOnce(Result<Answers, Error>) + Send,
+) {
+    let wanted = || -> Result<_, Error> {
+        allow(&caller.peer, Access::Read, Scope::Key, &get.key)?;
+        let key = BindingKey::new(&get.key).map_err(reply::invalid)?;
+        let preference = bindings::preference(shared, &key)?;
+        let need = bindings::need(get.read, &preference)?;
+        Ok((preference, need, key))
+    };
+    let (preference, need, key) = match wanted() {
+        Ok(wanted) => wanted,
+        Err(error) => return done(Err(error)),
+    };
+    let answer = |read: Result<Binding, Error>| {
+        done(read.map(|binding| values(&binding, shared.engine.now_ms())));
+    };
+    bindings::read(shared, preference, need, key, answer).await;
 }
 
 pub(super) async fn list(

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_ring::ids::NodeId;
+use tokio::sync::oneshot;
 
 use super::connection::Stream;
 use super::{Shared, bindings as node_bindings, listeners, reply, tombstones};
@@ -26,6 +27,7 @@ use crate::wire::proto::{Error, Names, Reply, reply::Kind as Answer, request::Ki
 pub(super) type Answers = Vec<(Answer, Bytes)>;
 
 /// Who asks, and how.
+#[derive(Clone)]
 pub(super) struct Caller {
     pub(super) peer: Arc<Peer>,
     /// Which node it is, where it has said so.
@@ -73,6 +75,21 @@ pub(super) async fn serve(
     stream.writer.delivered().await;
 }
 
+/// Carries out a request, and tells `done` what came of it as soon as that is known. What goes on after that goes on here.
+pub(super) async fn carry_out(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    kind: Kind,
+    body: Bytes,
+    done: impl FnOnce(Result<Answers, Error>) + Send,
+) {
+    match kind {
+        Kind::Put(put) => bindings::put(shared, caller, put, body, done).await,
+        Kind::Get(get) => bindings::get(shared, caller, get, done).await,
+        kind => done(answer(shared, caller, kind, body).await),
+    }
+}
+
 async fn answer(
     shared: &Arc<Shared>,
     caller: &Caller,
@@ -80,8 +97,20 @@ async fn answer(
     body: Bytes,
 ) -> Result<Answers, Error> {
     match kind {
-        Kind::Put(put) => bindings::put(shared, caller, put, body).await,
-        Kind::Get(get) => bindings::get(shared, caller, get).await,
+        Kind::Put(put) => {
+            let (too, caller) = (Arc::clone(shared), caller.clone());
+            answered(shared, |done| async move {
+                bindings::put(&too, &caller, put, body, done).await;
+            })
+            .await
+        }
+        Kind::Get(get) => {
+            let (too, caller) = (Arc::clone(shared), caller.clone());
+            answered(shared, |done| async move {
+                bindings::get(&too, &caller, get, done).await;
+            })
+            .await
+        }
         Kind::List(list) => bindings::list(shared, caller, list).await,
         Kind::CreateTopic(create) => topics::create(shared, caller, create).await,
         Kind::DescribeTopic(describe) => topics::describe(shared, caller, describe).await,
@@ -103,7 +132,13 @@ async fn answer(
         Kind::SeenOf(of) => cluster::seen_of(shared, caller, of).await,
         Kind::ControlCall(_) => cluster::control_call(shared, caller, body).await,
         Kind::RebuildPartition(rebuild) => cluster::rebuild(shared, caller, rebuild).await,
-        Kind::StoreBinding(store) => node_bindings::store(shared, caller, store, body).await,
+        Kind::StoreBinding(store) => {
+            let (answer, answered) = oneshot::channel();
+            // Nobody waits where the stream is gone; the copy stays.
+            let done = |result| drop(answer.send(result));
+            node_bindings::store(shared, caller, store, body, done).await;
+            answered.await.unwrap_or_else(|_| Err(reply::cut_off()))
+        }
         Kind::StoreBindings(copies) => node_bindings::keep_all(shared, caller, copies, body).await,
         Kind::FetchBinding(fetch) => node_bindings::fetch(shared, caller, fetch).await,
         Kind::AskTombstones(asked) => tombstones::ask(shared, caller, asked).await,
@@ -112,10 +147,25 @@ async fn answer(
         | Kind::Append(_)
         | Kind::Tail(_)
         | Kind::Watch(_)
+        | Kind::Pipeline(_)
         | Kind::Replicate(_)
         | Kind::PullPartition(_) => Err(reply::internal()),
     }
 }
+
+/// What `work` tells, which goes on by itself after that.
+async fn answered<F>(shared: &Shared, work: impl FnOnce(Tell) -> F) -> Result<Answers, Error>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (answer, answered) = oneshot::channel();
+    // Nobody waits any more where the client is gone.
+    let work = work(Box::new(|result| drop(answer.send(result))));
+    shared.tasks.spawn("request", work);
+    answered.await.unwrap_or_else(|_| Err(reply::cut_off()))
+}
+
+type Tell = Box<dyn FnOnce(Result<Answers, Error>) + Send>;
 
 pub(super) async fn on_disk<T: Send + 'static>(
     shared: &Arc<Shared>,

@@ -338,7 +338,7 @@ async fn cut_off(shared: &Shared, covers: BTreeSet<PartitionId>) -> PartitionId 
 async fn send(
     writer: &mut FrameWriter,
     kind: Kind,
-    body: impl IntoIterator<Item = Bytes>,
+    body: impl AsRef<[Bytes]>,
 ) -> Result<(), FrameError> {
     writer.frame(&WatchFrame { kind: Some(kind) }, body).await
 }
