@@ -247,5 +247,16 @@ fn family_options(name: &str, options: &Options, cache: &Cache) -> rocksdb::Opti
         family::BINDINGS => family.set_write_buffer_size(buffer / 2),
         _ => family.set_write_buffer_size(buffer / 4),
     }
-    family
+    let prefix = match name {
+        // A topic's batches, and a partition's journal, come in the order of their keys.
+        family::LOG => 10,
+        family::JOURNAL => 2,
+        _ => return family,
+    };
+    // A row is put behind the last one with its prefix, without a search from the top. The binding has no setter for it; a
+    // store without it is slower over many topics, and as good.
+    let hinted = family.get_options_from_string(format!(
+        "memtable_insert_with_hint_prefix_extractor=rocksdb.FixedPrefix.{prefix}"
+    ));
+    hinted.unwrap_or(family)
 }
