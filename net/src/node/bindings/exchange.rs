@@ -19,7 +19,7 @@ use crate::node::coordinator::forwarded;
 use crate::node::peers::AskError;
 use crate::node::requests::access::only_nodes;
 use crate::node::requests::{Answers, Caller, plain};
-use crate::node::tombstones::{sender, stamp_of};
+use crate::node::tombstones::{origin, stamp_of};
 use crate::node::{Shared, reply};
 use crate::tasks::blocking;
 use crate::wire::proto::{
@@ -221,7 +221,7 @@ pub(in crate::node) async fn store(
     body: Bytes,
 ) -> Result<Answers, Error> {
     only_nodes(caller)?;
-    let of = (sender(shared, caller)?, stamp_of(store.stamp)?);
+    let of = origin(shared, caller, store.stamp).await?;
     let key = BindingKey::new(&store.key).map_err(reply::invalid)?;
     let binding = Binding::decode(&body).map_err(reply::malformed)?;
     let _room = shared
@@ -257,7 +257,7 @@ pub(in crate::node) async fn keep_all(
     body: Bytes,
 ) -> Result<Answers, Error> {
     only_nodes(caller)?;
-    let (from, stamp) = (sender(shared, caller)?, stamp_of(copies.stamp)?);
+    let (from, stamp) = origin(shared, caller, copies.stamp).await?;
     let partition = u16::try_from(copies.partition)
         .map(PartitionId)
         .map_err(reply::malformed)?;
