@@ -9,7 +9,7 @@ use mesh_net::client::ClientConfig;
 use mesh_net::identity::{Authority, CredentialFiles, Grants, Validity};
 use mesh_net::node::{
     DEAD_AFTER_DEFAULT, GossipTuning, Node, NodeConfig, REPAIR_EVERY_DEFAULT,
-    TOMBSTONE_AGE_DEFAULT, TRANSFER_BYTES_PER_SECOND_DEFAULT,
+    TOMBSTONE_AGE_DEFAULT, TRANSFER_BYTES_PER_SECOND_DEFAULT, WallClock,
 };
 use mesh_net::quic::Tuning;
 use mesh_ring::ids::{ClusterId, NodeId};
@@ -170,6 +170,7 @@ fn prepare(dir: &Path, nodes: usize, partitions: u16) -> Result<(Vec<NodeConfig>
                 probe_timeout: PROBE_TIMEOUT,
                 suspect_after: SUSPECT_AFTER,
             },
+            clock: WallClock::default(),
             tuning: Tuning::default(),
         });
     }

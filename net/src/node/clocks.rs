@@ -1,18 +1,21 @@
-//! The clocks of the nodes, by which records grow old.
+//! The clocks of the nodes, by which records grow old and bindings expire.
 //!
 //! What age retention ends is gone on every replica, so that no single clock decides it: a partition's leader goes by the
 //! earliest of the clocks of a majority of the replicas. Where they differ by much, one of them is wrong and nobody can tell
 //! which: nothing is ended by age, and the node says so.
+//! What has a time to live is of a moment that somebody has named, and cannot wait: there each node goes by the majority.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mesh_ring::ids::NodeId;
+use mesh_ring::map::ClusterMap;
 use tokio::sync::mpsc;
 
 use super::Shared;
+use super::wall_clock::WallClock;
 use crate::wire::proto::{GetInfo, Request, reply::Kind as Answer, request::Kind};
 
 /// The most by which the clocks of a partition's replicas may differ, in milliseconds.
@@ -21,12 +24,17 @@ const SKEW_MS_MAX: u64 = 60_000;
 /// How long another node may take to say what time it is.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How many other clocks are compared at least, where there are as many.
+const FEW: usize = 2;
+
 /// For how long an answer counts.
 const COUNTS_FOR: Duration = Duration::from_secs(30);
 
 /// What other nodes' clocks said.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Clocks {
+    /// This node's own.
+    wall: WallClock,
     readings: Mutex<BTreeMap<NodeId, Reading>>,
     /// What is wrong with them, in words for people.
     skew: Mutex<Option<String>>,
@@ -48,17 +56,45 @@ enum Unclear {
     Skewed(NodeId, NodeId, u64),
 }
 
+impl Reading {
+    /// What that clock says by now.
+    fn now_ms(&self) -> u64 {
+        let since = u64::try_from(self.heard.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.said_ms.saturating_add(since)
+    }
+}
+
 impl Clocks {
+    pub(super) fn new(wall: WallClock) -> Clocks {
+        Clocks {
+            wall,
+            readings: Mutex::default(),
+            skew: Mutex::default(),
+        }
+    }
+
+    /// What this node's machine says, in unix milliseconds.
+    pub(super) fn machine_ms(&self) -> u64 {
+        self.wall.machine_ms()
+    }
+
     fn readings(&self) -> MutexGuard<'_, BTreeMap<NodeId, Reading>> {
         self.readings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What people should know.
-    pub(super) fn warning(&self) -> Option<String> {
-        self.skew
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
+        let skew = self.skew.lock().unwrap_or_else(PoisonError::into_inner);
+        let skew = skew.clone();
+        let correction_s = self.wall.correction_ms() / 1_000;
+        let corrected = (correction_s != 0).then(|| {
+            format!(
+                "this node's clock is {} s {} those of a majority of the nodes around it, by which it goes: set it right",
+                correction_s.abs(),
+                if correction_s < 0 { "ahead of" } else { "behind" }
+            )
+        });
+        skew.into_iter().chain(corrected)
     }
 
     fn warn(&self, warning: Option<String>) {
@@ -71,20 +107,13 @@ impl Clocks {
 }
 
 impl Shared {
-    /// Asks the other replicas of what this node leads for the time, all at once.
-    pub(super) async fn compare_clocks(self: &Arc<Self>) {
+    /// Asks the other replicas of what this node keeps for the time, all at once, and goes by what a majority of them says.
+    /// Returns whether that is known.
+    pub(super) async fn compare_clocks(self: &Arc<Self>) -> bool {
         let map = self.map();
-        let led = map
-            .assignments()
-            .filter(|(_, assignment)| assignment.leader == self.me());
-        let mut others: Vec<NodeId> = led
-            .flat_map(|(_, assignment)| assignment.replicas.clone())
-            .filter(|node| *node != self.me())
-            .collect();
-        others.sort_unstable();
-        others.dedup();
+        let others = to_compare(&map, self.me());
         let (sender, mut answers) = mpsc::channel(others.len().max(1));
-        for node in others {
+        for node in others.iter().copied() {
             let (asking, sender) = (Arc::clone(self), sender.clone());
             self.tasks.spawn("clock", async move {
                 let said = tokio::select! {
@@ -108,6 +137,27 @@ impl Shared {
             .readings()
             .retain(|_, reading| reading.heard.elapsed() < COUNTS_FOR);
         self.clocks.warn(None);
+        self.correct_clock(&others)
+    }
+
+    /// Puts the clock right by which this node goes, if a majority of the clocks is known, its own among them.
+    fn correct_clock(&self, others: &BTreeSet<NodeId>) -> bool {
+        let machine_ms = self.clocks.machine_ms();
+        let readings = self.clocks.readings();
+        let said = others.iter().filter_map(|node| readings.get(node));
+        let mut known: Vec<u64> = said.map(Reading::now_ms).chain([machine_ms]).collect();
+        drop(readings);
+        known.sort_unstable();
+        let Some(others_ms) = reached_by_majority(&known, others.len() + 1) else {
+            return false;
+        };
+        if let Some(correction_ms) = self.clocks.wall.correct(machine_ms, others_ms) {
+            tracing::warn!(
+                correction_ms,
+                "this node goes by the clocks of the others, from which its own differs"
+            );
+        }
+        true
     }
 
     /// The time by which records of a partition with these replicas are old, no later than `now_ms`; 0, by which none is,
@@ -116,11 +166,9 @@ impl Shared {
         let readings = self.clocks.readings();
         let clock = |node: &NodeId| {
             if *node == self.me() {
-                return Some((*node, self.engine.now_ms()));
+                return Some((*node, self.clocks.machine_ms()));
             }
-            let reading = readings.get(node)?;
-            let since = u64::try_from(reading.heard.elapsed().as_millis()).unwrap_or(u64::MAX);
-            Some((*node, reading.said_ms.saturating_add(since)))
+            Some((*node, readings.get(node)?.now_ms()))
         };
         let known: Vec<(NodeId, u64)> = replicas.iter().filter_map(clock).collect();
         drop(readings);
@@ -164,12 +212,27 @@ fn earliest_of_majority(known: &[(NodeId, u64)], replicas: usize) -> Result<u64,
     {
         return Err(Unclear::Skewed(*behind, *ahead, late - early));
     }
-    let majority = replicas / 2 + 1;
-    let bound = known
-        .len()
-        .checked_sub(majority)
-        .and_then(|at| known.get(at));
-    bound.map(|(_, ms)| *ms).ok_or(Unclear::Unheard)
+    let known: Vec<u64> = known.into_iter().map(|(_, ms)| ms).collect();
+    reached_by_majority(&known, replicas).ok_or(Unclear::Unheard)
+}
+
+/// The latest time that a majority of so many clocks have reached, of those that are known, ascending.
+fn reached_by_majority(known: &[u64], clocks: usize) -> Option<u64> {
+    let at = known.len().checked_sub(clocks / 2 + 1)?;
+    known.get(at).copied()
+}
+
+/// Whose clocks a node compares with its own: those of the nodes with which it keeps partitions, and of one that keeps none,
+/// a few.
+fn to_compare(map: &ClusterMap, me: NodeId) -> BTreeSet<NodeId> {
+    let kept = map.partitions().iter().filter(|of| of.needs_copy(me));
+    let mut others: BTreeSet<NodeId> = kept.flat_map(|of| of.replicas.clone()).collect();
+    others.remove(&me);
+    if others.len() < FEW {
+        let nodes = map.nodes().iter().filter(|node| node.is_live());
+        others.extend(nodes.map(|node| node.id).filter(|id| *id != me).take(FEW));
+    }
+    others
 }
 
 #[cfg(test)]

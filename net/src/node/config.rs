@@ -9,6 +9,7 @@ use mesh_ring::ids::{ClusterId, NodeId};
 use mesh_ring::tombstone::TOMBSTONE_AGE_MS_MIN;
 use serde::Deserialize;
 
+use super::wall_clock::WallClock;
 use crate::identity::CredentialFiles;
 use crate::quic::Tuning;
 
@@ -69,6 +70,8 @@ pub struct NodeConfig {
     pub dead_after: Duration,
     /// How soon a silent node counts as dead.
     pub gossip: GossipTuning,
+    /// What it takes for its machine's clock: `node.toml` cannot say.
+    pub clock: WallClock,
     /// The transport's settings.
     pub tuning: Tuning,
 }
@@ -238,6 +241,7 @@ fn parse(text: &str, folder: &Path) -> Result<NodeConfig, String> {
         tombstone_age,
         dead_after,
         gossip,
+        clock: WallClock::default(),
         tuning: Tuning::default(),
     })
 }

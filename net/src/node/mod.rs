@@ -9,7 +9,7 @@
 //!   forgotten;
 //! - `coordinator`: any node takes any request; `shortage`: unless too few replicas live; `requests`: those of one question and one answer; `append`, `tail` and `watches`:
 //!   the streams that stay; `pipeline`: small requests that share one; `commits`, `topics`: what the streams share; `listeners`: who they are; `reply`: errors in the words of the wire;
-//! - `upkeep`: retention, expiry and scrub by the clock, `clocks`: by whose; `running`: the tasks, and how they stop.
+//! - `upkeep`: retention, expiry and scrub by the clock, `clocks`: by whose, `wall_clock`: this node's; `running`: the tasks, and how they stop.
 
 mod append;
 mod bindings;
@@ -43,6 +43,7 @@ mod tombstones;
 mod topics;
 mod transfer;
 mod upkeep;
+mod wall_clock;
 mod watches;
 
 use std::net::SocketAddr;
@@ -62,6 +63,7 @@ pub use self::config::{
 };
 pub use self::payload::Payload;
 pub use self::start::StartError;
+pub use self::wall_clock::WallClock;
 
 use self::append::Producers;
 use self::clocks::Clocks;
@@ -297,7 +299,7 @@ impl Shared {
         warnings.extend(self.engine.found_damage().map(|damage| {
             format!("the disk did not come back whole: {damage}; votes count again partition by partition as leaders catch it up")
         }));
-        warnings.extend(self.clocks.warning());
+        warnings.extend(self.clocks.warnings());
         warnings.extend(self.repairs.warnings(&self.engine));
         for partition in self.partitions.running() {
             warnings.extend(

@@ -191,7 +191,8 @@ impl Intake<'_> {
     async fn take(&self, caller: Caller, kind: Kind, body: Bytes, ticket: Ticket) {
         let shared = Arc::clone(self.shared);
         match kind {
-            Kind::StoreBinding(store) => {
+            // A state of a newer map may wait until that has come.
+            Kind::StoreBinding(store) if !shared.lacks_map_of(store.stamp.as_ref()) => {
                 let done = |result| ticket.answer(result);
                 bindings::store(&shared, &caller, store, body, done).await;
             }

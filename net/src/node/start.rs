@@ -212,7 +212,7 @@ impl Node {
             repairs: Repairs::new(config.repair_every),
             fences: Arc::new(fences),
             waiting: Waiting::default(),
-            clocks: Clocks::default(),
+            clocks: Clocks::new(config.clock.clone()),
             commits,
             bindings: Bindings::default(),
             watches,
@@ -388,6 +388,7 @@ fn engine_options(
         reserve_bytes: config.reserve_bytes,
         cache_bytes: config.cache_bytes,
         write_buffer_bytes: config.write_buffer_bytes,
+        clock: config.clock.corrected(),
         on_committed: Some(Arc::new(move |topics: &[_]| commits.committed(topics))),
         on_bound: Some(Arc::new(
             move |changed: &mut dyn Iterator<Item = (PartitionId, &[u8])>| watches.bound(changed),

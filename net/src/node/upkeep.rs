@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh_engine::Stopped;
+use mesh_engine::{Engine, Stopped};
 use mesh_ring::control::ControlCommand;
 use mesh_ring::limits::PRODUCER_AGE_MS_MAX;
 use tokio::time::MissedTickBehavior;
@@ -15,6 +15,9 @@ use crate::tasks::blocking;
 
 /// How often retention and expiry are looked at.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
+
+/// How soon other nodes are asked again what time it is, where too few of them have answered.
+const CLOCKS_AGAIN: Duration = Duration::from_millis(500);
 
 /// How often the free space is looked at.
 const RESERVE_EVERY: Duration = Duration::from_secs(1);
@@ -45,32 +48,45 @@ async fn keep_house(shared: Arc<Shared>) {
             () = shared.tasks.stopping() => return,
             _ = ticks.tick() => {}
         }
+        // What is ended by its age is gone everywhere: not by a clock that may be wrong.
+        let is_time_known = shared.compare_clocks().await;
+        if !is_time_known {
+            ticks.reset_after(CLOCKS_AGAIN);
+        }
         let engine = Arc::clone(&shared.engine);
-        let pass = blocking(move || {
-            let now_ms = engine.judge_ages()?;
-            let swept = engine.sweep_bindings(now_ms);
-            let reclaimed = engine.reclaim(false);
-            if swept > 0 || reclaimed.moved {
-                tracing::debug!(swept, ?reclaimed, "kept house");
-            }
-            let hour = engine.is_producers_hour(now_ms);
-            let forget = hour.then(|| now_ms.saturating_sub(PRODUCER_AGE_MS_MAX));
-            Ok::<_, Stopped>((now_ms, forget))
-        });
+        let pass = blocking(move || keep_store(&engine, is_time_known));
         let (now_ms, forget) = match pass.await {
-            Some(Ok(pass)) => pass,
+            Some(Ok(Some(pass))) => pass,
             // The store has stopped, and so will the node.
             Some(Err(_)) => return,
-            // It panicked, which is logged; the next pass may do.
-            None => continue,
+            // Or it panicked, which is logged; the next pass may do.
+            Some(Ok(None)) | None => continue,
         };
-        shared.compare_clocks().await;
         for partition in shared.partitions.running() {
             if partition.leads() {
                 tidy(&shared, &partition, now_ms, forget).await;
             }
         }
     }
+}
+
+/// One pass over the store of this node. Blocks. Returns the time by which ages are judged, and the one before which producers
+/// are forgotten, in the pass of an hour that does that; `None` where it is not known what time it is.
+///
+/// # Errors
+/// The store has stopped.
+fn keep_store(engine: &Engine, is_time_known: bool) -> Result<Option<(u64, Option<u64>)>, Stopped> {
+    let now_ms = is_time_known.then(|| engine.judge_ages()).transpose()?;
+    let swept = now_ms.map_or(0, |now_ms| engine.sweep_bindings(now_ms));
+    let reclaimed = engine.reclaim(false);
+    if swept > 0 || reclaimed.moved {
+        tracing::debug!(swept, ?reclaimed, "kept house");
+    }
+    Ok(now_ms.map(|now_ms| {
+        let hour = engine.is_producers_hour(now_ms);
+        let forget = hour.then(|| now_ms.saturating_sub(PRODUCER_AGE_MS_MAX));
+        (now_ms, forget)
+    }))
 }
 
 /// Proposes what is due in a partition that this node leads: the leader alone ends anything, by the journal, so that

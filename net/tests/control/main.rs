@@ -7,6 +7,7 @@
 
 mod cluster;
 mod elections;
+mod learning;
 mod membership;
 mod salvaged;
 

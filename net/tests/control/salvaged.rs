@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_engine::RowChange;
+use mesh_engine::{Engine, RowChange};
 use mesh_net::node::control::{Beginning, Control, ProposeError};
 use mesh_ring::ids::Epoch;
 use mesh_ring::map::ClusterMap;
@@ -20,7 +20,7 @@ const SNAPSHOT: &[u8] = &[4];
 const SUSPECT: &[u8] = &[6];
 
 /// A node that does not run loses the entries of its log from here on, and these rows.
-async fn lose(cluster: &Cluster, n: u8, from: u64, rows: &[&[u8]]) {
+pub(crate) async fn lose(cluster: &Cluster, n: u8, from: u64, rows: &[&[u8]]) {
     let mut first = vec![5];
     first.extend_from_slice(&from.to_be_bytes());
     let mut changes = vec![RowChange::DeleteRange {
@@ -38,8 +38,15 @@ async fn lose(cluster: &Cluster, n: u8, from: u64, rows: &[&[u8]]) {
     engine.close().unwrap();
 }
 
+/// Up to which entry a node knows its log to be committed.
+pub(crate) fn committed(engine: &Engine) -> u64 {
+    let row = engine.row(COMMITTED).unwrap().unwrap();
+    let committed: serde_json::Value = serde_json::from_slice(&row[1..]).unwrap();
+    committed["index"].as_u64().unwrap()
+}
+
 /// Starts nodes whose disks did not come back whole, as they are started after a salvage.
-async fn start_suspect(cluster: &mut Cluster, n: u8) {
+pub(crate) async fn start_suspect(cluster: &mut Cluster, n: u8) {
     let map = {
         let engine = cluster.open(n);
         let map = Control::stored_map(&engine).unwrap();
@@ -55,7 +62,7 @@ fn has_leapt(map: &ClusterMap) -> bool {
 }
 
 /// Is it no longer suspect, durably?
-async fn is_trusted(cluster: &Cluster, n: u8) {
+pub(crate) async fn is_trusted(cluster: &Cluster, n: u8) {
     let engine = cluster.engine(n);
     until("the suspicion ends", || {
         engine.row(SUSPECT).unwrap().is_none()

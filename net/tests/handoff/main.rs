@@ -5,6 +5,7 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod clocks;
 #[path = "../support/cluster/mod.rs"]
 mod cluster;
 mod faults;

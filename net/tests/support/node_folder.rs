@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use mesh_engine::{Founding, FoundingMember, Identity};
 use mesh_net::{
     identity::{Authority, Validity},
-    node::{NODE_FILE, Node, NodeConfig, StartError},
+    node::{NODE_FILE, Node, NodeConfig, StartError, WallClock},
 };
 use mesh_ring::ids::{ClusterId, NodeId};
 use tokio::time::sleep;
@@ -72,8 +72,15 @@ pub(crate) fn write_node_file(folder: &Path, listen: &str, more: &str) {
 
 /// Starts the node, as soon as its address is free.
 pub(crate) async fn start_node(folder: &Path) -> Result<Node, StartError> {
+    start_node_by(folder, &WallClock::default()).await
+}
+
+/// The same, on a machine with this clock.
+pub(crate) async fn start_node_by(folder: &Path, clock: &WallClock) -> Result<Node, StartError> {
     loop {
-        match Node::start(NodeConfig::load(folder).unwrap()).await {
+        let mut config = NodeConfig::load(folder).unwrap();
+        config.clock = clock.clone();
+        match Node::start(config).await {
             // The socket of the node before is closed when the runtime, or the system, has noticed.
             Err(StartError::Endpoint(_)) => sleep(TRY_AGAIN).await,
             started => return started,

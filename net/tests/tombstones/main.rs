@@ -9,6 +9,7 @@
 mod by_hand;
 #[path = "../support/cluster/mod.rs"]
 mod cluster;
+mod maps;
 mod moving;
 mod stale;
 #[path = "../support/mod.rs"]

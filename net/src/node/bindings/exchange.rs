@@ -20,7 +20,7 @@ use crate::node::coordinator::forwarded;
 use crate::node::peers::AskError;
 use crate::node::requests::access::only_nodes;
 use crate::node::requests::{Answers, Caller, plain};
-use crate::node::tombstones::{sender, stamp_of};
+use crate::node::tombstones::{origin, stamp_of};
 use crate::node::{Shared, reply};
 use crate::tasks::blocking;
 use crate::wire::proto::{
@@ -291,7 +291,12 @@ pub(in crate::node) async fn store(
     body: Bytes,
     done: impl FnOnce(Result<Answers, Error>) + Send + 'static,
 ) {
-    let copy = match arriving(shared, caller, &store, &body) {
+    let copy = async {
+        only_nodes(caller)?;
+        let of = origin(shared, caller, store.stamp).await?;
+        arriving(shared, of, &store, &body)
+    };
+    let copy = match copy.await {
         Ok(copy) => copy,
         Err(error) => return done(Err(error)),
     };
@@ -326,15 +331,14 @@ struct Arriving {
 
 fn arriving(
     shared: &Shared,
-    caller: &Caller,
+    (from, stamp): (NodeId, Stamp),
     store: &StoreBinding,
     body: &Bytes,
 ) -> Result<Arriving, Error> {
-    only_nodes(caller)?;
     let home = store.stands_in_for.as_ref().map(|id| node_id(id));
     let copy = Arriving {
-        from: sender(shared, caller)?,
-        stamp: stamp_of(store.stamp)?,
+        from,
+        stamp,
         home: home.transpose()?.filter(|home| *home != shared.me()),
         key: BindingKey::new(&store.key).map_err(reply::invalid)?,
         binding: Binding::decode(body).map_err(reply::malformed)?,
@@ -384,7 +388,7 @@ pub(in crate::node) async fn keep_all(
     body: Bytes,
 ) -> Result<Answers, Error> {
     only_nodes(caller)?;
-    let (from, stamp) = (sender(shared, caller)?, stamp_of(copies.stamp)?);
+    let (from, stamp) = origin(shared, caller, copies.stamp).await?;
     let partition = u16::try_from(copies.partition)
         .map(PartitionId)
         .map_err(reply::malformed)?;

@@ -111,7 +111,7 @@ impl Shared {
         Standing {
             term: self.log.term(),
             last: self.log.last(),
-            applied: self.machine.applied(),
+            applied: self.machine.known(),
             suspect: self.is_suspect(),
         }
     }

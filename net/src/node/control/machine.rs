@@ -31,6 +31,8 @@ struct State {
     membership: Membership,
     map: Option<Arc<ClusterMap>>,
     snapshot: Option<Stored>,
+    /// What another member has applied beyond that, as long as it is beyond that.
+    learned: Option<SnapshotRow>,
 }
 
 /// The newest snapshot, as it lies in its row and as it is sent.
@@ -69,6 +71,31 @@ impl Machine {
         self.state().applied
     }
 
+    /// The last entry that is known to be applied, be it by another member.
+    pub(super) fn known(&self) -> Option<LogId> {
+        self.state().known()
+    }
+
+    /// All that is known to be applied, be it by another member.
+    pub(super) fn all_known(&self) -> SnapshotRow {
+        let learned = self.state().learned.clone();
+        learned.unwrap_or_else(|| self.current())
+    }
+
+    /// Takes note of what another member has applied, and publishes the map that it has made of that. It is in memory only:
+    /// the log knows nothing of it. Returns whether it is news.
+    pub(super) fn learn(&self, row: SnapshotRow) -> bool {
+        {
+            let mut state = self.state();
+            if row.map.is_none() || row.meta.last_log_id <= state.known() {
+                return false;
+            }
+            state.learned = Some(row);
+        }
+        self.publish();
+        true
+    }
+
     /// All that is applied, as a snapshot.
     pub(super) fn current(&self) -> SnapshotRow {
         let state = self.state();
@@ -87,7 +114,9 @@ impl Machine {
     }
 
     fn publish(&self) {
-        let Some(map) = self.map() else { return };
+        let Some(map) = self.state().newest() else {
+            return;
+        };
         self.published.send_if_modified(|shown| {
             let newer = map.version() > shown.version();
             if newer {
@@ -119,8 +148,25 @@ impl State {
         Ok(state)
     }
 
+    fn known(&self) -> Option<LogId> {
+        let learned = self.learned.as_ref();
+        self.applied
+            .max(learned.and_then(|row| row.meta.last_log_id))
+    }
+
+    fn newest(&self) -> Option<Arc<ClusterMap>> {
+        let learned = self.learned.as_ref();
+        let learned = learned.and_then(|row| row.map.clone()).map(Arc::new);
+        learned.or_else(|| self.map.clone())
+    }
+
+    fn note_applied(&mut self, applied: Option<LogId>) {
+        self.applied = applied;
+        self.learned.take_if(|row| row.meta.last_log_id <= applied);
+    }
+
     fn take(&mut self, row: SnapshotRow, bytes: Vec<u8>) {
-        self.applied = row.meta.last_log_id;
+        self.note_applied(row.meta.last_log_id);
         self.membership = row.meta.last_membership.clone();
         self.map = row.map.map(Arc::new);
         self.snapshot = Some(Stored {
@@ -130,7 +176,7 @@ impl State {
     }
 
     fn apply(&mut self, entry: Entry) -> Answer {
-        self.applied = Some(entry.log_id);
+        self.note_applied(Some(entry.log_id));
         match entry.payload {
             EntryPayload::Blank => Answer::Nothing,
             EntryPayload::Membership(membership) => {

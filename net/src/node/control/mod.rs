@@ -5,13 +5,14 @@
 //! - `propose`: commands, from any node; `members`: who votes and who only follows; `duties`: what the leader decides by
 //!   gossip and by the clock;
 //! - `suspicion`: a log that may have lost its end; `assembly`: how voters go on when too many have such; `standby`:
-//!   members that know more than they.
+//!   members that know more than they; `learning`: maps that other members have been told of already.
 //!
 //! Every node has the map, because every node is a member: one, three or five vote, the others follow. Without a majority
 //! of the voters the map stays as it is, and so does everything that needs no change of it.
 
 mod assembly;
 mod duties;
+mod learning;
 mod log;
 mod machine;
 mod members;
@@ -47,6 +48,7 @@ pub use self::rows::RowError;
 pub use self::rpc::RPC_BYTES_MAX;
 
 use self::assembly::Assembly;
+use self::learning::Turns;
 use self::log::Log;
 use self::machine::Machine;
 use self::network::Links;
@@ -153,6 +155,7 @@ struct Shared {
     salvaging: tokio::sync::Mutex<()>,
     suspect: AtomicBool,
     assembly: Mutex<Assembly>,
+    learning: Turns,
     started: Instant,
     /// Why this node must not go on.
     refuted: watch::Sender<Option<String>>,
@@ -195,6 +198,7 @@ impl Control {
             salvaging: tokio::sync::Mutex::default(),
             suspect: AtomicBool::new(suspect),
             assembly: Mutex::default(),
+            learning: Turns::default(),
             started: Instant::now(),
             refuted: watch::Sender::default(),
             clock: config.clock,
@@ -341,7 +345,7 @@ impl Shared {
                 rpc::failure("this node's log may have lost its end: it gives no votes yet")
             }
             Request::Append(append) if self.is_contradicted(&append) => {
-                self.end_refuted().await;
+                self.end_refuted(&append).await;
                 rpc::failure("this node knows otherwise what was committed, and ends")
             }
             Request::Append(append) => {
@@ -358,7 +362,7 @@ impl Shared {
                 rpc::answer(kind, &answer)
             }
             Request::Standing => rpc::answer(kind, &self.standing()),
-            Request::State => rpc::answer(kind, &self.machine.current()),
+            Request::State => rpc::answer(kind, &self.machine.all_known()),
             Request::Vote(vote) => rpc::answer(kind, &self.raft.vote(vote).await),
             Request::Snapshot(piece)
                 if piece.offset.saturating_add(piece.data.len() as u64) > SNAPSHOT_BYTES_MAX =>

@@ -37,7 +37,7 @@ pub(super) enum Request {
     Propose(ControlCommand),
     /// What the node knows of the log; answered with [`Standing`].
     Standing,
-    /// All that the node has applied; answered with a [`SnapshotRow`](super::rows::SnapshotRow).
+    /// All that the node knows to be applied; answered with a [`SnapshotRow`](super::rows::SnapshotRow).
     State,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Standing {
     pub(super) term: u64,
     /// Its last entry.
     pub(super) last: Option<LogId>,
-    /// The last entry that it has applied.
+    /// The last entry that it has applied, or knows another member to have applied.
     pub(super) applied: Option<LogId>,
     /// Its disk did not come back whole: it may have forgotten votes and entries.
     pub(super) suspect: bool,

@@ -85,21 +85,16 @@ impl Shared {
 
     /// Whether a leader has other entries where this node knows them to be committed.
     pub(super) fn is_contradicted(&self, append: &AppendEntriesRequest<Group>) -> bool {
-        let Some(applied) = self.machine.applied() else {
-            return false;
-        };
-        let entries = append.entries.iter().map(|entry| entry.log_id);
-        // Of the leaders that an index has seen, the one whose entry was committed there was the last.
-        append
-            .prev_log_id
-            .into_iter()
-            .chain(entries)
-            .any(|id| id.index <= applied.index && id.leader_id > applied.leader_id)
+        self.machine
+            .known()
+            .is_some_and(|known| contradicts(append, known))
     }
 
     /// Ends this node, which knows what a leader contradicts. Without a vote it drops that first, so that its next start
-    /// takes over what the voters know.
-    pub(super) async fn end_refuted(&self) {
+    /// takes over what the voters know. What it has only been told of by another member is gone without that.
+    pub(super) async fn end_refuted(&self, append: &AppendEntriesRequest<Group>) {
+        let applied = self.machine.applied();
+        let by_log = applied.is_some_and(|applied| contradicts(append, applied));
         let votes = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow();
@@ -108,7 +103,9 @@ impl Shared {
         };
         // It only fails if a task of the group panicked, which is logged there.
         let _ = self.raft.shutdown().await;
-        let cause = if votes {
+        let cause = if !by_log {
+            "the voters of the control plane have lost changes of the cluster map that another node told this one of, and were salvaged without them: start this node again, and it goes by theirs".to_owned()
+        } else if votes {
             "the leader of the control plane contradicts what this voter knows to be committed: this node stops before it does harm, and the others go on without it: keep its disk, and join under another name with `meshctl node new` and `meshctl node join`".to_owned()
         } else {
             match self.drop_log_and_map().await {
@@ -129,4 +126,12 @@ impl Shared {
         let known = [rows::COMMITTED, rows::PURGED, rows::SNAPSHOT].map(delete);
         rows::write(&self.engine, known.into_iter().chain([entries]).collect()).await
     }
+}
+
+/// Whether a leader has other entries than those that are committed up to this one.
+fn contradicts(append: &AppendEntriesRequest<Group>, committed: LogId) -> bool {
+    let entries = append.entries.iter().map(|entry| entry.log_id);
+    let mut ids = append.prev_log_id.into_iter().chain(entries);
+    // Of the leaders that an index has seen, the one whose entry was committed there was the last.
+    ids.any(|id| id.index <= committed.index && id.leader_id > committed.leader_id)
 }

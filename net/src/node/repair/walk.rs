@@ -220,6 +220,7 @@ impl Comparison<'_> {
             return Ok(());
         }
         let received = news.len() as u64;
+        self.shared.reach_map(self.with, stamp).await;
         let merged = merge(self.shared, self.id, (self.with, stamp), news).await;
         let damaged = merged.map_err(|error| match Stale::of(&error) {
             Some(_) => Unfinished::Stale(error),
@@ -255,6 +256,7 @@ pub(in crate::node) async fn answer(
         .map(PartitionId)
         .map_err(reply::malformed)?;
     let theirs = stamp_of(asked.stamp)?;
+    shared.reach_map(from, theirs).await;
     // Where it is stale the comparison is to begin anew: better at its first step than when bindings come.
     shared.admit(id, from, theirs, || ())?;
     let map = shared.map();

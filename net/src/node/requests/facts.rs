@@ -31,7 +31,7 @@ pub(super) fn info(shared: &Shared) -> Result<Answers, Error> {
         free_bytes: shared.engine.free_bytes().unwrap_or(0),
         uptime_ms: u64::try_from(shared.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         connections: shared.connection_count(),
-        now_ms: shared.engine.now_ms(),
+        now_ms: shared.clocks.machine_ms(),
         read_repairs: shared.bindings.read_repairs(),
     })))
 }

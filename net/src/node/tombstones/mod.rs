@@ -25,7 +25,7 @@ pub(super) use self::answering::{ask, collect};
 pub(super) use self::fences::Fences;
 pub(super) use self::rounds::start;
 pub(super) use self::rows::load;
-pub(super) use self::stamps::{Stale, sender, stamp_of};
+pub(super) use self::stamps::{Stale, origin, sender, stamp_of};
 pub(super) use self::waiting::Waiting;
 use super::Shared;
 

@@ -42,6 +42,22 @@ pub(in crate::node) fn sender(shared: &Shared, caller: &Caller) -> Result<NodeId
     sender.ok_or_else(|| reply::malformed("the asking node is not in the map"))
 }
 
+/// Who sends a state, and its stamp. Where that is of a newer map than this node goes by, the sender is asked for the map
+/// first.
+///
+/// # Errors
+/// It has no stamp, or no node that is known sends it.
+pub(in crate::node) async fn origin(
+    shared: &Shared,
+    caller: &Caller,
+    stamp: Option<StateStamp>,
+) -> Result<(NodeId, Stamp), Error> {
+    let (from, stamp) = (sender(shared, caller)?, stamp_of(stamp)?);
+    // Without it the state is refused, with the reason.
+    shared.reach_map(from, stamp).await;
+    Ok((from, stamp))
+}
+
 /// Why another node did not take a state, and what to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::node) enum Stale {
@@ -49,7 +65,7 @@ pub(in crate::node) enum Stale {
     Fenced(u64),
     /// Read it anew, by a newer map.
     OldMap,
-    /// Send the same when the other node has heard of the map.
+    /// Send the same when the other node has heard of the map, for which it has asked this one in vain.
     NewMap,
 }
 
@@ -88,6 +104,19 @@ impl Shared {
 }
 
 impl Shared {
+    /// Whether a stamp is of a newer map than this node goes by.
+    pub(in crate::node) fn lacks_map_of(&self, stamp: Option<&StateStamp>) -> bool {
+        stamp.is_some_and(|stamp| stamp.map_version > self.map().version())
+    }
+
+    /// Sees to it that this node goes by a map as new as the stamp of a state from another node, where that gives it in time.
+    /// To be waited for before anything is decided about the state.
+    pub(in crate::node) async fn reach_map(&self, from: NodeId, stamp: Stamp) {
+        if stamp.map_version > self.map().version() {
+            self.control.reach(stamp.map_version, from).await;
+        }
+    }
+
     /// Whether a part of a copy may be taken that is on its way to this node, by the fence at which it was first asked for. That
     /// is enough, however high the fence has risen since: no round passes a node to which a copy is on its way.
     ///

@@ -93,6 +93,7 @@ async fn attempt(
     }
     parts.listen_only();
     let stamp = stamp_of(first.stamp).map_err(|error| error.message)?;
+    shared.reach_map(source, stamp).await;
     let of = (source, stamp, fence);
     let header = first.header.ok_or("the copy does not say what it is")?;
     let header = ExportHeader::decode(&header).map_err(|error| error.to_string())?;

@@ -16,7 +16,7 @@ mod members;
 mod rest;
 mod server;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
 use mesh_net::identity::{Authority, CredentialFiles, Grants, Validity};
 use mesh_ring::ids::NodeId;
@@ -52,6 +52,12 @@ impl Cluster {
 
     /// The same, with more lines in each node.toml.
     pub(crate) async fn start_with(count: usize, more: &str) -> Cluster {
+        Cluster::start_by_clocks(&vec![Duration::ZERO; count], more).await
+    }
+
+    /// The same, of as many nodes as there are clocks, each ahead by so much.
+    pub(crate) async fn start_by_clocks(ahead: &[Duration], more: &str) -> Cluster {
+        let count = ahead.len();
         let turn = TURNS.acquire().await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::create(&dir.path().join("ca")).unwrap();
@@ -66,8 +72,9 @@ impl Cluster {
             _turn: turn,
             dir,
         };
-        for addr in server::free_addresses(count) {
-            cluster.add(addr);
+        for (addr, ahead) in server::free_addresses(count).into_iter().zip(ahead) {
+            let node = cluster.add(addr);
+            cluster.set_ahead(node, *ahead);
         }
         let members = cluster.servers.iter();
         let founding = founding(members.map(|server| (&server.identity, server.addr.to_string())));
@@ -141,6 +148,13 @@ impl Cluster {
     /// Stops a node in order; returns how long that took.
     pub(crate) async fn stop(&mut self, node: usize) -> Duration {
         self.servers[node].stop().await
+    }
+
+    /// From now on the clock of the node's machine is ahead by so much.
+    pub(crate) fn set_ahead(&self, node: usize, by: Duration) {
+        let by_ms = u64::try_from(by.as_millis()).unwrap();
+        let ahead_ms = &self.servers[node].ahead_ms;
+        ahead_ms.store(by_ms, Ordering::Relaxed);
     }
 
     /// Stands a node's every thread still for so long, as a paused process would; its store's thread goes on.

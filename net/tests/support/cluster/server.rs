@@ -5,17 +5,24 @@ use std::{
     fs::{File, TryLockError},
     net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use mesh_engine::{Founding, Identity};
-use mesh_net::{identity::Authority, node::Node};
+use mesh_engine::{Founding, Identity, Options};
+use mesh_net::{
+    identity::Authority,
+    node::{Node, WallClock},
+};
 use tokio::{runtime::Runtime, task::spawn_blocking, time::sleep};
 
 use super::{PARTITIONS, rest::LOOK_AGAIN};
 use crate::support::{
     PATIENCE,
-    node_folder::{make_node, node_identity, start_node, write_node_file},
+    node_folder::{make_node, node_identity, start_node, start_node_by, write_node_file},
     within,
 };
 
@@ -31,6 +38,8 @@ pub(super) struct Server {
     pub(super) addr: SocketAddr,
     folder: PathBuf,
     running: Option<Running>,
+    /// By how many milliseconds the clock of its machine is ahead of the others'.
+    pub(super) ahead_ms: Arc<AtomicU64>,
 }
 
 struct Running {
@@ -56,6 +65,7 @@ impl Server {
             identity,
             addr,
             running: None,
+            ahead_ms: Arc::default(),
         }
     }
 
@@ -84,10 +94,15 @@ impl Server {
         &self.running.as_ref().unwrap().node
     }
 
+    fn clock(&self) -> WallClock {
+        let (right, ahead_ms) = (Options::default().clock, Arc::clone(&self.ahead_ms));
+        WallClock::new(Arc::new(move || right() + ahead_ms.load(Ordering::Relaxed)))
+    }
+
     pub(super) async fn start(&mut self) {
         assert!(!self.runs(), "it runs");
-        let (runtime, folder) = (runtime(), self.folder.clone());
-        let starting = runtime.spawn(async move { start_node(&folder).await });
+        let (runtime, folder, clock) = (runtime(), self.folder.clone(), self.clock());
+        let starting = runtime.spawn(async move { start_node_by(&folder, &clock).await });
         let node = within(starting).await.unwrap().unwrap();
         self.running = Some(Running { node, runtime });
     }
