@@ -7,12 +7,11 @@ use bytes::Bytes;
 use mesh_ring::binding::Binding;
 use mesh_ring::ids::{Offset, PartitionId, TopicId, TopicKey};
 use mesh_ring::ledger::Tail;
-use mesh_ring::merkle::{LeafId, LeafSum};
 use mesh_ring::name::TopicName;
 
 use crate::batch::{BatchHeader, verify_stored};
 use crate::catalogue::{Extent, TopicExtent, TopicMeta};
-use crate::codec::{CodecError, only_u64};
+use crate::codec::only_u64;
 use crate::error::{Damage, ReadError};
 use crate::keys::{self, family};
 use crate::replica::End;
@@ -308,22 +307,6 @@ pub(crate) fn decoded(
             detail: error.to_string(),
         })
     })
-}
-
-/// The sum of a Merkle leaf; zero where nothing is stored under it.
-pub(crate) fn leaf(
-    store: &Store,
-    partition: PartitionId,
-    leaf: LeafId,
-) -> Result<LeafSum, ReadError> {
-    let Some(value) = store.get(family::MERKLE, &keys::merkle_key(partition, leaf))? else {
-        return Ok(LeafSum::default());
-    };
-    let bytes: [u8; 32] = value
-        .as_ref()
-        .try_into()
-        .map_err(|_| undecodable("merkle leaf", &CodecError::Short))?;
-    Ok(LeafSum::from_bytes(bytes))
 }
 
 fn check_not_trimmed(store: &Store, topic: TopicKey, from: Offset) -> Result<(), ReadError> {

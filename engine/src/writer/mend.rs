@@ -15,6 +15,7 @@ use super::state::State;
 use super::{BindingMerge, CollectOp};
 use crate::error::{BindingError, ReadError};
 use crate::keys::{self, family, prefix_end};
+use crate::leaves::Leaves;
 
 /// Families of which a partition's bindings are made, beside a part of the index.
 const OF_BINDINGS: [&str; 3] = [family::BINDINGS, family::EXPIRY, family::MERKLE];
@@ -73,8 +74,7 @@ impl Group<'_> {
         theirs: &Binding,
     ) -> Result<Hlc, ReadError> {
         let leaf = leaf_of(key);
-        let index = keys::under_leaf_key(partition, leaf, key);
-        self.put(family::BINDING_INDEX, index, []);
+        self.changes.bound(partition, leaf, key);
         self.find_by_time(partition, key, None, Some(theirs));
         self.put_binding(partition, key, Some(theirs.encode()));
         self.recount(partition, leaf)?;
@@ -90,6 +90,20 @@ impl Group<'_> {
         partition: PartitionId,
         leaf: LeafId,
     ) -> Result<u64, ReadError> {
+        let leaves: Vec<LeafId> = match self.leaves.check(self.store, partition, leaf) {
+            Ok(()) => vec![leaf],
+            // They share a row.
+            Err(ReadError::Damaged(_)) => Leaves::beside(leaf).collect(),
+            Err(error) => return Err(error),
+        };
+        let mut damaged = 0;
+        for leaf in leaves {
+            damaged += self.sum_anew(partition, leaf)?;
+        }
+        Ok(damaged)
+    }
+
+    fn sum_anew(&mut self, partition: PartitionId, leaf: LeafId) -> Result<u64, ReadError> {
         let (mut sum, mut damaged) = (LeafSum::ZERO, 0);
         for key in self.under_leaf(partition, leaf)? {
             match self.held(partition, &key) {
@@ -99,7 +113,8 @@ impl Group<'_> {
                 Err(error) => return Err(error),
             }
         }
-        self.put_leaf(partition, leaf, sum);
+        self.changes.set(partition, leaf, sum);
+        self.summed_anew.insert((partition, leaf));
         Ok(damaged)
     }
 
@@ -117,6 +132,8 @@ impl Group<'_> {
         if self.wiped.contains(&partition) {
             return Ok(found);
         }
+        let unindexed = self.leaves.keys_of(self.store, partition, leaf)?;
+        found.extend(unindexed.into_keys());
         let prefix = keys::under_leaf_prefix(partition, leaf);
         let mut iterator = self.store.iterate(family::BINDING_INDEX, &prefix);
         iterator.seek_to_first();
@@ -142,7 +159,8 @@ impl Group<'_> {
         let (from, to) = keys::binding_index_bounds(partition);
         self.delete_range(family::BINDING_INDEX, &from, &to);
         self.bindings.retain(|(of, _), _| *of != partition);
-        self.leaves.retain(|(of, _), _| *of != partition);
+        self.changes.wipe(partition);
+        self.summed_anew.retain(|(of, _)| *of != partition);
         self.wiped.insert(partition);
         self.forgotten.push(partition);
     }

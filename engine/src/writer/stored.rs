@@ -3,7 +3,7 @@
 
 use mesh_ring::binding::{Binding, Version};
 use mesh_ring::ids::PartitionId;
-use mesh_ring::merkle::{LeafId, LeafSum, binding_digest, leaf_of};
+use mesh_ring::merkle::{LeafSum, binding_digest, leaf_of};
 
 use super::group::Group;
 use crate::error::ReadError;
@@ -54,23 +54,20 @@ impl Group<'_> {
         let encoded = after.map(Binding::encode);
         let leaf = leaf_of(key);
         if self.with_leaves {
-            let mut sum = self.leaf(partition, leaf)?;
+            if !self.summed_anew.contains(&(partition, leaf)) {
+                self.leaves.check(self.store, partition, leaf)?;
+            }
+            let mut difference = LeafSum::ZERO;
             if let Some(held) = held {
-                sum = sum.sub(binding_digest(key, &held.encoded));
+                difference = difference.sub(binding_digest(key, &held.encoded));
             }
             if let Some(encoded) = &encoded {
-                sum = sum.add(binding_digest(key, encoded));
+                difference = difference.add(binding_digest(key, encoded));
             }
-            self.put_leaf(partition, leaf, sum);
+            self.changes.add(partition, leaf, difference);
             match (held, after) {
-                (None, Some(_)) => {
-                    let index = keys::under_leaf_key(partition, leaf, key);
-                    self.put(family::BINDING_INDEX, index, []);
-                }
-                (Some(_), None) => {
-                    let index = keys::under_leaf_key(partition, leaf, key);
-                    self.delete(family::BINDING_INDEX, index);
-                }
+                (None, Some(_)) => self.changes.bound(partition, leaf, key),
+                (Some(_), None) => self.changes.gone(partition, leaf, key),
                 _ => {}
             }
         }
@@ -89,22 +86,7 @@ impl Group<'_> {
         self.bindings.insert((partition, key.to_vec()), encoded);
     }
 
-    /// The sum of a leaf as the group sees it so far.
-    fn leaf(&self, partition: PartitionId, leaf: LeafId) -> Result<LeafSum, ReadError> {
-        match self.leaves.get(&(partition, leaf)) {
-            Some(sum) => Ok(*sum),
-            None if self.wiped.contains(&partition) => Ok(LeafSum::ZERO),
-            None => read::leaf(self.store, partition, leaf),
-        }
-    }
-
-    /// Sets the sum of a leaf. It is written when the group is sealed.
-    pub(super) fn put_leaf(&mut self, partition: PartitionId, leaf: LeafId, sum: LeafSum) {
-        self.leaves.insert((partition, leaf), sum);
-        self.changed_leaves.push((partition, leaf));
-    }
-
-    /// Puts the bindings and leaves as the group leaves them: once, and in order, so that what has its neighbour in the
+    /// Puts the bindings as the group leaves them: once, and in order, so that what has its neighbour in the
     /// memtable before it is inserted with a shorter search.
     pub(super) fn settle_bindings(&mut self) {
         let store = self.store;
@@ -116,19 +98,6 @@ impl Group<'_> {
             match encoded {
                 Some(encoded) => self.batch.put_cf(bindings, stored_key, encoded),
                 None => self.batch.delete_cf(bindings, stored_key),
-            }
-        }
-        let mut changed = std::mem::take(&mut self.changed_leaves);
-        changed.sort_unstable();
-        changed.dedup();
-        for (partition, leaf) in changed {
-            let key = keys::merkle_key(partition, leaf);
-            // One that is not there any more was removed with its partition.
-            match self.leaves.get(&(partition, leaf)) {
-                Some(sum) if *sum != LeafSum::ZERO => {
-                    self.put(family::MERKLE, key, sum.to_bytes());
-                }
-                _ => self.delete(family::MERKLE, key),
             }
         }
     }

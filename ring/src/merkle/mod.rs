@@ -7,17 +7,22 @@
 mod tree;
 pub mod walk;
 
+use std::cell::RefCell;
 use std::fmt;
 
 pub use tree::Tree;
 
-use crate::codec::put_bytes;
+use crate::codec::put_varint;
 use crate::hash::{scale, words};
+use crate::ids::PartitionId;
 
 /// Leaves of one partition.
 pub const MERKLE_LEAVES: u16 = 4096;
 /// Children of each node above the leaves.
 pub const FANOUT: usize = 16;
+
+/// Most bytes of an encoded length.
+const LENGTH_BYTES_MAX: usize = 10;
 
 const DIGEST_DOMAIN: &str = "meshlog merkle binding digest v1";
 
@@ -38,6 +43,15 @@ impl fmt::Display for LeafId {
 #[must_use]
 pub fn leaf_of(key: &[u8]) -> LeafId {
     LeafId(scale(words(key).1, MERKLE_LEAVES))
+}
+
+/// The partition and the leaf of a binding's key, for one hash of it; see [`partition_of`](crate::hash::partition_of) and
+/// [`leaf_of`].
+#[must_use]
+pub fn place_of(key: &[u8], partitions: u16) -> (PartitionId, LeafId) {
+    let (first, second) = words(key);
+    let leaf = LeafId(scale(second, MERKLE_LEAVES));
+    (PartitionId(scale(first, partitions)), leaf)
 }
 
 /// A sum of digests, modulo 2^256; the lowest word first. The default, zero, is a leaf without bindings.
@@ -124,10 +138,16 @@ impl fmt::Debug for LeafSum {
 /// What one binding adds to its leaf: a hash of its key and of [`Binding::encode`](crate::binding::Binding::encode).
 #[must_use]
 pub fn binding_digest(key: &[u8], encoded: &[u8]) -> LeafSum {
-    let mut input = Vec::with_capacity(key.len() + encoded.len() + 8);
-    put_bytes(&mut input, key);
-    input.extend_from_slice(encoded);
-    LeafSum::from_bytes(blake3::derive_key(DIGEST_DOMAIN, &input))
+    thread_local! {
+        // Made once: the domain is hashed before any input, and the state is large to copy.
+        static HASHER: RefCell<blake3::Hasher> = RefCell::new(blake3::Hasher::new_derive_key(DIGEST_DOMAIN));
+    }
+    let mut length = Vec::with_capacity(LENGTH_BYTES_MAX);
+    put_varint(&mut length, key.len() as u64);
+    HASHER.with_borrow_mut(|hasher| {
+        hasher.reset().update(&length).update(key).update(encoded);
+        LeafSum::from_bytes(hasher.finalize().into())
+    })
 }
 
 /// The root over all leaves of a partition, in their order. Two replicas with equal roots hold equal bindings.
@@ -219,6 +239,13 @@ mod tests {
         let leaves: BTreeSet<LeafId> = mine.map(|key| leaf_of(&key)).collect();
         // 6,250 keys thrown at 4,096 leaves miss about e^-1.5 of them.
         assert!((3_050..3_350).contains(&leaves.len()), "{}", leaves.len());
+    }
+
+    #[test]
+    fn the_place_of_a_key_is_its_partition_and_its_leaf() {
+        for key in (0..1_000_u32).map(u32::to_be_bytes) {
+            assert_eq!(place_of(&key, 64), (partition_of(&key, 64), leaf_of(&key)));
+        }
     }
 
     #[test]
