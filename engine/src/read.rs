@@ -298,14 +298,22 @@ pub(crate) fn decoded(
     key: &[u8],
     value: &[u8],
 ) -> Result<Binding, ReadError> {
-    Binding::decode(value).map_err(|error| {
-        ReadError::Damaged(Damage {
-            what: format!("binding {}", key.escape_ascii()),
-            topic: None,
-            offset: None,
-            files: store.files_of(family::BINDINGS, &keys::binding_key(partition, key)),
-            detail: error.to_string(),
-        })
+    Binding::decode(value).map_err(|error| damaged_binding(store, partition, key, &error))
+}
+
+/// That a binding's value is not what a codec wrote.
+pub(crate) fn damaged_binding(
+    store: &Store,
+    partition: PartitionId,
+    key: &[u8],
+    error: &impl ToString,
+) -> ReadError {
+    ReadError::Damaged(Damage {
+        what: format!("binding {}", key.escape_ascii()),
+        topic: None,
+        offset: None,
+        files: store.files_of(family::BINDINGS, &keys::binding_key(partition, key)),
+        detail: error.to_string(),
     })
 }
 

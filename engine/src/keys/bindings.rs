@@ -14,6 +14,12 @@ pub fn binding_key(partition: PartitionId, key: &[u8]) -> Vec<u8> {
     partition_prefixed(partition, key)
 }
 
+/// The partition and binding key that a `bindings` key names.
+pub fn parse_binding_key(key: &[u8]) -> Option<(PartitionId, &[u8])> {
+    let (partition, key) = key.split_first_chunk::<2>()?;
+    Some((PartitionId(u16::from_be_bytes(*partition)), key))
+}
+
 /// `binding_index` family. Key: partition u16 | 1 | leaf u16 | key. Present for every binding under the leaf.
 pub fn under_leaf_key(partition: PartitionId, leaf: LeafId, key: &[u8]) -> Vec<u8> {
     let mut out = under_leaf_prefix(partition, leaf);
@@ -179,6 +185,8 @@ mod tests {
     #[test]
     fn binding_keys_bytes() {
         assert_eq!(binding_key(P, b"k"), [1, 2, b'k']);
+        assert_eq!(parse_binding_key(&[1, 2, b'k']), Some((P, &b"k"[..])));
+        assert_eq!(parse_binding_key(&[1]), None);
         assert_eq!(merkle_page_key(P, 3), [1, 2, 3]);
         assert_eq!(parse_merkle_page_key(P, &[1, 2, 3]), Some(3));
         assert_eq!(parse_merkle_page_key(P, &[1, 2, 3, 4]), None);

@@ -3,7 +3,7 @@
 //! All sums of a partition that is in use lie in memory. What a group changes of sums and keys is one row of the batch that
 //! has its bindings ("row of changes", numbered): after a crash, leaves and bindings agree. Pages of sums and rows
 //! of the index are brought up to memory one partition at a time, that which waits longest first, as the rows of changes
-//! grow ("fold"): what is written so is no more than the changes themselves. Rows of changes that every partition has
+//! grow ("fold"): what is written so is half of the changes themselves. Rows of changes that every partition has
 //! folded are removed; the others are read again when the store is first used after a crash. A clean stop folds all.
 //!
 //! Readers see what is durable: sums are shown after the write, not when they are staged.
@@ -25,7 +25,7 @@ use crate::read::undecodable;
 use crate::store::Store;
 use changes::At;
 pub(crate) use changes::Changes;
-use partition::{Partition, Sums, latest_keys};
+use partition::{Partition, Sums, in_order};
 pub(crate) use partition::{leaves_of, page_of};
 use row::Entry;
 pub(crate) use row::{decode_page, entries};
@@ -39,6 +39,10 @@ const KEYS_BYTES_MAX: usize = 8 << 20;
 
 /// What a fold counts beside its pages, in bytes: a leaf that changes all the time is not folded all the time.
 const FOLD_BYTES: u64 = 4 << 10;
+
+/// Bytes of changes for each byte of pages that a fold may write. With 64 partitions in use, rows of changes come to at most
+/// 16 MiB so.
+const CHANGES_A_FOLD: u64 = 2;
 
 /// What a row of changes counts beside its entries, in bytes.
 const ROW_BYTES: u64 = 32;
@@ -94,7 +98,9 @@ pub(crate) struct Lacking {
 impl Lacking {
     /// Keys that the index lacks, or has too many, and whether they are bound.
     pub(crate) fn keys(&self) -> BTreeMap<(LeafId, &[u8]), bool> {
-        latest_keys(&self.keys)
+        let keys = in_order(&self.keys).into_iter();
+        keys.map(|(leaf, key, is_bound)| ((leaf, key), is_bound))
+            .collect()
     }
 }
 
@@ -209,7 +215,7 @@ impl Leaves {
         row.extend_from_slice(&changes.keys);
         let number = state.next;
         state.next += 1;
-        state.credit += row.len() as u64 + ROW_BYTES;
+        state.credit += (row.len() as u64 + ROW_BYTES) / CHANGES_A_FOLD;
         batch.put_cf(
             store.family(family::MERKLE),
             keys::merkle_changes_key(number),

@@ -9,6 +9,7 @@ use rocksdb::WriteBatch;
 use super::row::{Entry, PAGE_BYTES, PAGE_LEAVES, decode_page, encode_page, entries};
 use crate::error::{Damage, ReadError};
 use crate::keys::{self, family};
+use crate::read::undecodable;
 use crate::store::Store;
 
 pub(super) const PAGES: usize = MERKLE_LEAVES as usize / PAGE_LEAVES;
@@ -86,9 +87,10 @@ impl Partition {
         let mut iterator = store.iterate(family::MERKLE, &prefix);
         iterator.seek_to_first();
         while let Some((key, value)) = iterator.item() {
-            if let Some(page) = keys::parse_merkle_page_key(id, key) {
-                loaded.take_page(page, value);
-            }
+            let page = keys::parse_merkle_page_key(id, key).ok_or_else(|| {
+                undecodable("the sums of Merkle leaves", &"a key that is never written")
+            })?;
+            loaded.take_page(page, value);
             iterator.next();
         }
         match iterator.status() {
@@ -187,18 +189,13 @@ impl Partition {
         }
         // In order, so that each has its neighbour in the memtable just before it: the search for its place is short.
         let index = store.family(family::BINDING_INDEX);
-        for ((leaf, key), is_bound) in self.latest_keys() {
+        for (leaf, key, is_bound) in in_order(&self.keys) {
             let row = keys::under_leaf_key(id, leaf, key);
             match is_bound {
                 true => batch.put_cf(index, row, []),
                 false => batch.delete_cf(index, row),
             }
         }
-    }
-
-    /// Keys that the index has not taken in, and whether they are bound.
-    pub(super) fn latest_keys(&self) -> BTreeMap<(LeafId, &[u8]), bool> {
-        latest_keys(&self.keys)
     }
 
     /// Those of one leaf.
@@ -215,16 +212,25 @@ impl Partition {
     }
 }
 
-/// What entries of keys come to in the end.
-pub(super) fn latest_keys(keys: &[u8]) -> BTreeMap<(LeafId, &[u8]), bool> {
-    let mut found = BTreeMap::new();
-    for (entry, _) in entries(keys).flatten() {
-        match entry {
-            Entry::Bound(_, leaf, key) => found.insert((leaf, key), true),
-            Entry::Gone(_, leaf, key) => found.insert((leaf, key), false),
-            _ => None,
-        };
-    }
+/// What entries of keys come to in the end, whether each is bound, by leaf and key.
+pub(super) fn in_order(keys: &[u8]) -> Vec<(LeafId, &[u8], bool)> {
+    let mut found: Vec<(LeafId, &[u8], bool)> = entries(keys)
+        .flatten()
+        .filter_map(|(entry, _)| match entry {
+            Entry::Bound(_, leaf, key) => Some((leaf, key, true)),
+            Entry::Gone(_, leaf, key) => Some((leaf, key, false)),
+            Entry::Wiped(_) | Entry::Sum(..) => None,
+        })
+        .collect();
+    // Stable: of several about one key the last is the last still, and moves to the place of the one before.
+    found.sort_by_key(|(leaf, key, _)| (*leaf, *key));
+    found.dedup_by(|later, kept| {
+        let is_same = (later.0, later.1) == (kept.0, kept.1);
+        if is_same {
+            kept.2 = later.2;
+        }
+        is_same
+    });
     found
 }
 

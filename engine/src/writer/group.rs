@@ -41,8 +41,8 @@ pub(super) struct Group<'a> {
     pub(super) deleted: HashSet<TopicKey>,
     /// Topics trimmed in this group: the first offset that remains, and how many bytes went.
     pub(super) trimmed: Vec<(TopicKey, Offset, u64)>,
-    /// Bindings as this group leaves them: the encoded value, `None` where it was removed.
-    pub(super) bindings: HashMap<(PartitionId, Vec<u8>), Option<Vec<u8>>>,
+    /// Rows of bindings as this group leaves them: the encoded value, `None` where it was removed.
+    pub(super) bindings: HashMap<Vec<u8>, Option<Bytes>>,
     pub(super) leaves: &'a Leaves,
     /// What this group changes of leaves.
     pub(super) changes: Changes,

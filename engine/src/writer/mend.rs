@@ -4,10 +4,9 @@
 use std::collections::BTreeSet;
 
 use mesh_ring::binding::Binding;
-use mesh_ring::hash::partition_of;
 use mesh_ring::hlc::Hlc;
 use mesh_ring::ids::PartitionId;
-use mesh_ring::merkle::{LeafId, LeafSum, binding_digest, leaf_of};
+use mesh_ring::merkle::{LeafId, LeafSum, binding_digest, leaf_of, place_of};
 
 use super::binding::check_space;
 use super::group::Group;
@@ -30,10 +29,11 @@ impl State {
     ) -> Result<bool, BindingError> {
         check_space(group)?;
         let key = merge.key.as_bytes();
-        let partition = partition_of(key, self.partition_count);
+        let place = place_of(key, self.partition_count);
+        let partition = place.0;
         let (latest, was_damaged) = match group.held(partition, key) {
             Ok(held) => (
-                group.merged(partition, key, held.as_ref(), &merge.theirs)?,
+                group.merged(place, key, held.as_ref(), &merge.theirs)?,
                 false,
             ),
             Err(ReadError::Damaged(_)) => {
@@ -59,7 +59,8 @@ impl Group<'_> {
             if !held.binding.is_collectable() || binding_digest(key, &held.encoded) != *digest {
                 continue;
             }
-            self.store_binding(op.partition, key, Some(&held), None)?;
+            let place = (op.partition, leaf_of(key));
+            self.store_binding(place, key, Some(&held), None)?;
             removed += 1;
         }
         Ok(removed)
@@ -126,8 +127,9 @@ impl Group<'_> {
     ) -> Result<BTreeSet<Vec<u8>>, ReadError> {
         let staged = self.bindings.keys();
         let mut found: BTreeSet<Vec<u8>> = staged
+            .filter_map(|row| keys::parse_binding_key(row))
             .filter(|(of, key)| *of == partition && leaf_of(key) == leaf)
-            .map(|(_, key)| key.clone())
+            .map(|(_, key)| key.to_vec())
             .collect();
         if self.wiped.contains(&partition) {
             return Ok(found);
@@ -158,7 +160,7 @@ impl Group<'_> {
         }
         let (from, to) = keys::binding_index_bounds(partition);
         self.delete_range(family::BINDING_INDEX, &from, &to);
-        self.bindings.retain(|(of, _), _| *of != partition);
+        self.bindings.retain(|row, _| !row.starts_with(&prefix));
         self.changes.wipe(partition);
         self.summed_anew.retain(|(of, _)| *of != partition);
         self.wiped.insert(partition);

@@ -234,7 +234,7 @@ impl Writer {
             on_bound(
                 &mut bindings
                     .keys()
-                    .map(|(partition, key)| (*partition, &key[..])),
+                    .filter_map(|row| keys::parse_binding_key(row)),
             );
         }
         replies.into_iter().for_each(|reply| reply.send(None));

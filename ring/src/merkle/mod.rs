@@ -21,9 +21,6 @@ pub const MERKLE_LEAVES: u16 = 4096;
 /// Children of each node above the leaves.
 pub const FANOUT: usize = 16;
 
-/// Most bytes of an encoded length.
-const LENGTH_BYTES_MAX: usize = 10;
-
 const DIGEST_DOMAIN: &str = "meshlog merkle binding digest v1";
 
 /// A leaf's number in its partition, below [`MERKLE_LEAVES`].
@@ -103,9 +100,10 @@ impl LeafSum {
     /// The number that these big-endian bytes are; every 32 bytes are one.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        let (parts, _) = bytes.as_chunks::<8>();
         let mut words = [0; 4];
-        for (at, byte) in bytes.into_iter().rev().enumerate() {
-            words[at / 8] |= u64::from(byte) << (8 * (at % 8));
+        for (word, part) in words.iter_mut().zip(parts.iter().rev()) {
+            *word = u64::from_be_bytes(*part);
         }
         Self(words)
     }
@@ -142,10 +140,18 @@ pub fn binding_digest(key: &[u8], encoded: &[u8]) -> LeafSum {
         // Made once: the domain is hashed before any input, and the state is large to copy.
         static HASHER: RefCell<blake3::Hasher> = RefCell::new(blake3::Hasher::new_derive_key(DIGEST_DOMAIN));
     }
-    let mut length = Vec::with_capacity(LENGTH_BYTES_MAX);
-    put_varint(&mut length, key.len() as u64);
     HASHER.with_borrow_mut(|hasher| {
-        hasher.reset().update(&length).update(key).update(encoded);
+        hasher.reset();
+        match u8::try_from(key.len()) {
+            // A varint of one byte.
+            Ok(length @ 0..0x80) => hasher.update(&[length]),
+            _ => {
+                let mut length = Vec::new();
+                put_varint(&mut length, key.len() as u64);
+                hasher.update(&length)
+            }
+        };
+        hasher.update(key).update(encoded);
         LeafSum::from_bytes(hasher.finalize().into())
     })
 }
@@ -225,6 +231,18 @@ mod tests {
             LeafSum::from_bytes(root(&leaves)).to_string(),
             "8d75ac9081d9ef365fd6cd1d3b71fb27f6e80a739206e547ec6c16db1461ff2d"
         );
+    }
+
+    #[test]
+    fn a_key_of_any_length_is_hashed_behind_its_length() {
+        for length in [0, 1, 127, 128, 300, 1024] {
+            let key = vec![7; length];
+            let mut input = Vec::new();
+            crate::codec::put_bytes(&mut input, &key);
+            input.extend_from_slice(b"encoded");
+            let expected = LeafSum::from_bytes(blake3::derive_key(DIGEST_DOMAIN, &input));
+            assert_eq!(binding_digest(&key, b"encoded"), expected, "{length}");
+        }
     }
 
     #[test]
