@@ -11,6 +11,8 @@
 mod changes;
 mod partition;
 mod row;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -44,8 +46,8 @@ const FOLD_BYTES: u64 = 4 << 10;
 /// 16 MiB so.
 const CHANGES_A_FOLD: u64 = 2;
 
-/// What a row of changes counts beside its entries, in bytes.
-const ROW_BYTES: u64 = 32;
+/// What a row of changes counts beside its entries, in bytes: where groups are small, rows are not too many either.
+const ROW_BYTES: u64 = 256;
 
 /// Rows of changes that are removed at once: each removal is a range that reads have to step over.
 const ROWS_REMOVED_MIN: u64 = 1_024;
