@@ -21,6 +21,7 @@ use crate::hints::HintCounts;
 use crate::housekeeping::Schedule;
 use crate::identity::Identity;
 use crate::keys::{self, family};
+use crate::leaves::Leaves;
 use crate::listing;
 use crate::lock::DirectoryLock;
 use crate::open::{self, Opened};
@@ -59,6 +60,7 @@ pub struct Engine {
     garbage: Arc<Garbage>,
     schedule: Schedule,
     kept_hints: Arc<Mutex<HintCounts>>,
+    leaves: Arc<Leaves>,
     _lock: DirectoryLock,
 }
 
@@ -112,6 +114,7 @@ impl Engine {
         let slots = Arc::new(Slots::new(identity.partitions));
         let space = Space::new(data.to_owned(), options.reserve_bytes);
         let garbage = Arc::new(Garbage::default());
+        let leaves = Arc::new(Leaves::default());
         let run = Run {
             node: identity.node,
             boot,
@@ -121,6 +124,7 @@ impl Engine {
             hints,
             kept_hints: Arc::clone(&kept_hints),
             hint_bytes_max: options.hint_bytes_max,
+            leaves: Arc::clone(&leaves),
         };
         let clock = Arc::clone(&options.clock);
         let tombstone_age_ms = options.tombstone_age_ms;
@@ -160,6 +164,7 @@ impl Engine {
             garbage,
             schedule,
             kept_hints,
+            leaves,
             _lock: lock,
         })
     }
@@ -385,7 +390,7 @@ impl Engine {
 
     /// Reads everything that is stored and reports what does not match its checksum. `pace` is asked after each step.
     pub fn scrub(&self, pace: Pace<'_>) -> ScrubReport {
-        scrub::scrub(&self.store, self.identity.partitions, pace)
+        scrub::scrub(&self.store, &self.leaves, self.identity.partitions, pace)
     }
 
     /// What is stored, by family.
@@ -424,6 +429,10 @@ impl Engine {
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub(crate) fn leaves(&self) -> &Leaves {
+        &self.leaves
     }
 
     pub(crate) fn slots(&self) -> &Arc<Slots> {

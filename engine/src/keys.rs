@@ -8,10 +8,11 @@ mod bindings;
 use mesh_ring::ids::{Epoch, Index, Offset, PartitionId, ProducerId, TopicId, TopicKey};
 
 pub use bindings::{
-    binding_index_bounds, binding_key, expiry_key, generation_key, hint_count_key, hint_key,
-    hint_of_key, merkle_key, parse_expiry_key, parse_hint_count_key, parse_hint_key,
-    parse_hint_of_key, parse_tombstone_key, parse_under_leaf_key, tombstone_key, tombstone_prefix,
-    under_leaf_key, under_leaf_prefix,
+    MERKLE_CHANGES_PREFIX, binding_index_bounds, binding_key, expiry_key, generation_key,
+    hint_count_key, hint_key, hint_of_key, merkle_changes_key, merkle_page_key, parse_binding_key,
+    parse_expiry_key, parse_hint_count_key, parse_hint_key, parse_hint_of_key,
+    parse_merkle_changes_key, parse_merkle_page_key, parse_tombstone_key, parse_under_leaf_key,
+    tombstone_key, tombstone_prefix, under_leaf_key, under_leaf_prefix,
 };
 
 /// Column families, by name.
@@ -34,7 +35,7 @@ pub mod family {
     pub const EXPIRY: &str = "expiry";
     /// (target, partition, sequence) → hint.
     pub const HINTS: &str = "hints";
-    /// (partition, leaf) → additive sum.
+    /// (partition, page) → additive sums of leaves; and what of them changed since.
     pub const MERKLE: &str = "merkle";
     /// What this node has promised as a replica of each partition, and what its journal is like.
     pub const REPLICAS: &str = "replicas";

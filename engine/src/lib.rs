@@ -49,6 +49,7 @@ mod housekeeping;
 mod identity;
 pub mod journal;
 pub mod keys;
+mod leaves;
 mod listing;
 mod lock;
 mod merge;

@@ -7,12 +7,11 @@ use bytes::Bytes;
 use mesh_ring::binding::Binding;
 use mesh_ring::ids::{Offset, PartitionId, TopicId, TopicKey};
 use mesh_ring::ledger::Tail;
-use mesh_ring::merkle::{LeafId, LeafSum};
 use mesh_ring::name::TopicName;
 
 use crate::batch::{BatchHeader, verify_stored};
 use crate::catalogue::{Extent, TopicExtent, TopicMeta};
-use crate::codec::{CodecError, only_u64};
+use crate::codec::only_u64;
 use crate::error::{Damage, ReadError};
 use crate::keys::{self, family};
 use crate::replica::End;
@@ -313,31 +312,23 @@ pub(crate) fn decoded(
     key: &[u8],
     value: &[u8],
 ) -> Result<Binding, ReadError> {
-    Binding::decode(value).map_err(|error| {
-        ReadError::Damaged(Damage {
-            what: format!("binding {}", key.escape_ascii()),
-            topic: None,
-            offset: None,
-            files: store.files_of(family::BINDINGS, &keys::binding_key(partition, key)),
-            detail: error.to_string(),
-        })
-    })
+    Binding::decode(value).map_err(|error| damaged_binding(store, partition, key, &error))
 }
 
-/// The sum of a Merkle leaf; zero where nothing is stored under it.
-pub(crate) fn leaf(
+/// That a binding's value is not what a codec wrote.
+pub(crate) fn damaged_binding(
     store: &Store,
     partition: PartitionId,
-    leaf: LeafId,
-) -> Result<LeafSum, ReadError> {
-    let Some(value) = store.get(family::MERKLE, &keys::merkle_key(partition, leaf))? else {
-        return Ok(LeafSum::default());
-    };
-    let bytes: [u8; 32] = value
-        .as_ref()
-        .try_into()
-        .map_err(|_| undecodable("merkle leaf", &CodecError::Short))?;
-    Ok(LeafSum::from_bytes(bytes))
+    key: &[u8],
+    error: &impl ToString,
+) -> ReadError {
+    ReadError::Damaged(Damage {
+        what: format!("binding {}", key.escape_ascii()),
+        topic: None,
+        offset: None,
+        files: store.files_of(family::BINDINGS, &keys::binding_key(partition, key)),
+        detail: error.to_string(),
+    })
 }
 
 fn check_not_trimmed(store: &Store, topic: TopicKey, from: Offset) -> Result<(), ReadError> {

@@ -11,11 +11,10 @@ use mesh_ring::ids::PartitionId;
 use mesh_ring::merkle::{LeafId, LeafSum, MERKLE_LEAVES, binding_digest};
 use mesh_ring::name::BindingKey;
 
-use crate::codec::CodecError;
 use crate::engine::{Answer, Engine};
 use crate::error::{BindingError, ReadError};
 use crate::keys::{self, family};
-use crate::read::{self, undecodable};
+use crate::read;
 use crate::writer::{BindingMerge, CollectOp, Op};
 
 /// What an op weighs in the queue beside its values, in bytes.
@@ -48,22 +47,7 @@ impl Engine {
         &self,
         partition: PartitionId,
     ) -> Result<Box<[LeafSum; MERKLE_LEAVES as usize]>, ReadError> {
-        let mut sums = Box::new([LeafSum::ZERO; MERKLE_LEAVES as usize]);
-        let prefix = partition.0.to_be_bytes();
-        let mut iterator = self.store().iterate(family::MERKLE, &prefix);
-        iterator.seek_to_first();
-        while let Some((key, value)) = iterator.item() {
-            let broken = || undecodable("merkle leaf", &CodecError::Short);
-            let leaf = key.get(2..).and_then(|leaf| <[u8; 2]>::try_from(leaf).ok());
-            let at = usize::from(u16::from_be_bytes(leaf.ok_or_else(broken)?));
-            let sum = <[u8; 32]>::try_from(value).map_err(|_| broken())?;
-            *sums.get_mut(at).ok_or_else(broken)? = LeafSum::from_bytes(sum);
-            iterator.next();
-        }
-        iterator
-            .status()
-            .map_err(|error| self.store().read_error(family::MERKLE, &prefix, &error))?;
-        Ok(sums)
+        self.leaves().sums(self.store(), partition)
     }
 
     /// Bindings under a leaf with keys behind `after`, in order, at most `max`.
@@ -77,6 +61,10 @@ impl Engine {
         after: Option<&[u8]>,
         max: usize,
     ) -> Result<Vec<LeafBinding>, ReadError> {
+        // Asked first: what the index takes in meanwhile is in both.
+        let unindexed = self.leaves().keys_of(self.store(), partition, leaf)?;
+        let is_behind = |key: &Vec<u8>| after.is_none_or(|after| after < &key[..]);
+        let mut unindexed = unindexed.into_keys().filter(is_behind).peekable();
         let prefix = keys::under_leaf_prefix(partition, leaf);
         let mut iterator = self.store().iterate(family::BINDING_INDEX, &prefix);
         match after {
@@ -84,24 +72,30 @@ impl Engine {
             Some(after) => iterator.seek([&prefix[..], after, &[0]].concat()),
         }
         let mut found = Vec::new();
-        while found.len() < max
-            && let Some(index) = iterator.key()
-        {
-            let key = index.get(prefix.len()..).unwrap_or_default();
-            match self.encoded(partition, key) {
+        while found.len() < max {
+            let indexed = iterator
+                .key()
+                .map(|row| row.get(prefix.len()..).unwrap_or_default());
+            let key = match (indexed, unindexed.peek()) {
+                (None, None) => break,
+                (Some(indexed), Some(other)) => indexed.min(other).to_vec(),
+                (Some(indexed), None) => indexed.to_vec(),
+                (None, Some(other)) => other.clone(),
+            };
+            if indexed == Some(&key[..]) {
+                iterator.next();
+            }
+            unindexed.next_if(|other| *other == key);
+            match self.encoded(partition, &key) {
                 Ok(Some(encoded)) => found.push(LeafBinding {
-                    key: key.to_vec(),
-                    digest: Some(binding_digest(key, &encoded)),
+                    digest: Some(binding_digest(&key, &encoded)),
+                    key,
                 }),
-                // It was removed since the iterator was made.
+                // It was removed since the iterator was made, or the index does not know yet.
                 Ok(None) => {}
-                Err(ReadError::Damaged(_)) => found.push(LeafBinding {
-                    key: key.to_vec(),
-                    digest: None,
-                }),
+                Err(ReadError::Damaged(_)) => found.push(LeafBinding { key, digest: None }),
                 Err(error) => return Err(error),
             }
-            iterator.next();
         }
         iterator.status().map_err(|error| {
             self.store()

@@ -189,7 +189,9 @@ impl Binding {
         version: Version,
     ) -> Result<Self, WriteError> {
         let mut context = self.context.clone();
-        context.merge(seen.unwrap_or(&self.context));
+        if let Some(seen) = seen {
+            context.merge(seen);
+        }
         if context.covers(version.dot) {
             return Err(WriteError::ContextAhead { dot: version.dot });
         }
@@ -333,7 +335,11 @@ impl Binding {
     /// kinds 1 and 2 length varint and value.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![FORMAT];
+        // Enough for all but strange states: what grows is copied.
+        let bytes = bytes_of(&self.versions)
+            + (self.context.nodes() + 2 * self.versions.len() + 1) * VERSION_BYTES_MIN;
+        let mut out = Vec::with_capacity(bytes);
+        out.push(FORMAT);
         self.context.put(&mut out);
         put_varint(&mut out, self.versions.len() as u64);
         for version in &self.versions {
@@ -347,12 +353,24 @@ impl Binding {
     /// # Errors
     /// [`DecodeError`]: any other bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode_with(bytes, Bytes::copy_from_slice)
+    }
+
+    /// As [`decode`](Self::decode); the values are parts of `bytes`, not copies.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decode_shared(bytes: &Bytes) -> Result<Self, DecodeError> {
+        Self::decode_with(bytes, |value| bytes.slice_ref(value))
+    }
+
+    fn decode_with(bytes: &[u8], keep: impl Fn(&[u8]) -> Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::versioned(bytes, FORMAT)?;
         let context = VersionVector::take(&mut reader)?;
         let count = reader.count(VERSION_BYTES_MIN)?;
         let mut versions: Vec<Version> = Vec::with_capacity(count);
         for _ in 0..count {
-            let version = take_version(&mut reader)?;
+            let version = take_version(&mut reader, &keep)?;
             if versions.last().is_some_and(|last| last.dot >= version.dot) {
                 return Err(DecodeError::NotCanonical {
                     what: "the order of versions",
@@ -387,7 +405,10 @@ fn put_version(out: &mut Vec<u8>, version: &Version) {
     }
 }
 
-fn take_version(reader: &mut Reader<'_>) -> Result<Version, DecodeError> {
+fn take_version(
+    reader: &mut Reader<'_>,
+    keep: &impl Fn(&[u8]) -> Bytes,
+) -> Result<Version, DecodeError> {
     let dot = take_dot(reader)?;
     let hlc = Hlc(reader.u64()?);
     let kind = reader.u8()?;
@@ -397,7 +418,7 @@ fn take_version(reader: &mut Reader<'_>) -> Result<Version, DecodeError> {
         None
     };
     let content = match kind {
-        KIND_VALUE | KIND_EXPIRING_VALUE => Content::Value(Bytes::copy_from_slice(reader.bytes()?)),
+        KIND_VALUE | KIND_EXPIRING_VALUE => Content::Value(keep(reader.bytes()?)),
         KIND_TOMBSTONE => Content::Tombstone,
         found => {
             return Err(DecodeError::UnknownKind {

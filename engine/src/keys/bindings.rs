@@ -14,6 +14,12 @@ pub fn binding_key(partition: PartitionId, key: &[u8]) -> Vec<u8> {
     partition_prefixed(partition, key)
 }
 
+/// The partition and binding key that a `bindings` key names.
+pub fn parse_binding_key(key: &[u8]) -> Option<(PartitionId, &[u8])> {
+    let (partition, key) = key.split_first_chunk::<2>()?;
+    Some((PartitionId(u16::from_be_bytes(*partition)), key))
+}
+
 /// `binding_index` family. Key: partition u16 | 1 | leaf u16 | key. Present for every binding under the leaf.
 pub fn under_leaf_key(partition: PartitionId, leaf: LeafId, key: &[u8]) -> Vec<u8> {
     let mut out = under_leaf_prefix(partition, leaf);
@@ -98,12 +104,34 @@ pub fn parse_expiry_key(key: &[u8]) -> Option<(u64, PartitionId, &[u8])> {
     ))
 }
 
-/// `merkle` family. Key: partition u16 | leaf u16.
-pub fn merkle_key(partition: PartitionId, leaf: LeafId) -> [u8; 4] {
-    let mut key = [0; 4];
-    key[..2].copy_from_slice(&partition.0.to_be_bytes());
-    key[2..].copy_from_slice(&leaf.0.to_be_bytes());
+/// `merkle` family. Key: partition u16 | page u8. The sums of leaves page × 16 to page × 16 + 15.
+pub fn merkle_page_key(partition: PartitionId, page: u8) -> [u8; 3] {
+    let [high, low] = partition.0.to_be_bytes();
+    [high, low, page]
+}
+
+/// The page that a `merkle` key of `partition` names.
+pub fn parse_merkle_page_key(partition: PartitionId, key: &[u8]) -> Option<u8> {
+    match key.strip_prefix(&partition.0.to_be_bytes())? {
+        [page] => Some(*page),
+        _ => None,
+    }
+}
+
+/// What every key made by [`merkle_changes_key`] begins with; no partition has this number.
+pub const MERKLE_CHANGES_PREFIX: [u8; 2] = [u8::MAX; 2];
+
+/// `merkle` family. Key: u16::MAX | number u64. What a group changed of leaves, until pages and index say so.
+pub fn merkle_changes_key(number: u64) -> [u8; 10] {
+    let mut key = [u8::MAX; 10];
+    key[2..].copy_from_slice(&number.to_be_bytes());
     key
+}
+
+/// The number that a key made by [`merkle_changes_key`] has.
+pub fn parse_merkle_changes_key(key: &[u8]) -> Option<u64> {
+    let number = key.strip_prefix(&MERKLE_CHANGES_PREFIX)?;
+    Some(u64::from_be_bytes(number.try_into().ok()?))
 }
 
 /// `hints` family. Key: target node | partition u16 | sequence u64.
@@ -157,7 +185,17 @@ mod tests {
     #[test]
     fn binding_keys_bytes() {
         assert_eq!(binding_key(P, b"k"), [1, 2, b'k']);
-        assert_eq!(merkle_key(P, LeafId(0x0304)), [1, 2, 3, 4]);
+        assert_eq!(parse_binding_key(&[1, 2, b'k']), Some((P, &b"k"[..])));
+        assert_eq!(parse_binding_key(&[1]), None);
+        assert_eq!(merkle_page_key(P, 3), [1, 2, 3]);
+        assert_eq!(parse_merkle_page_key(P, &[1, 2, 3]), Some(3));
+        assert_eq!(parse_merkle_page_key(P, &[1, 2, 3, 4]), None);
+        assert_eq!(
+            merkle_changes_key(0x0304),
+            [255, 255, 0, 0, 0, 0, 0, 0, 3, 4]
+        );
+        assert_eq!(parse_merkle_changes_key(&merkle_changes_key(7)), Some(7));
+        assert_eq!(parse_merkle_changes_key(&[255, 255, 7]), None);
         assert_eq!(expiry_key(1, P, b"k"), [1, 2, 0, 0, 0, 0, 0, 0, 0, 1, b'k']);
         assert_eq!(
             parse_expiry_key(&expiry_key(1, P, b"k")),

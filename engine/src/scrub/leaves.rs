@@ -12,12 +12,8 @@ use super::walk::Span;
 use super::{Findings, Scrub, values};
 use crate::error::{Damage, ReadError};
 use crate::keys::{self, family};
+use crate::leaves::{self, Lacking};
 use crate::read;
-use crate::store::Store;
-
-/// Most tries to look at bindings and leaves between two writes, which are far longer apart. Beyond it the comparison is
-/// left to the next scrub.
-const TOGETHER_TRIES_MAX: u32 = 1_000;
 
 /// Most leaves that one report tells of; anti-entropy finds the others, or the next scrub does.
 const LEAVES_MAX: usize = 100_000;
@@ -33,13 +29,17 @@ struct Under {
     damaged: BTreeSet<LeafId>,
 }
 
-impl Scrub<'_> {
+impl<'a> Scrub<'a> {
     /// Reads the bindings, leaves and index of `partition`, and compares them where all could be read.
     pub(super) fn bindings(&mut self, partition: PartitionId) -> ControlFlow<()> {
         let spans = [family::BINDINGS, family::MERKLE, family::BINDING_INDEX]
             .map(|name| Span::of_partition(name, partition));
-        let ([by_binding, by_leaf, by_index], same_time) = together(self.findings.store, &spans);
-        let [bindings, leaves, index] = &spans;
+        let ([by_binding, by_page, by_index], lacking) = self.together(partition, &spans);
+        // Why not is told of where the changes are read.
+        let is_comparable = lacking.is_ok();
+        let lacking = lacking.unwrap_or_default();
+        let unindexed = lacking.keys();
+        let [bindings, pages, index] = &spans;
         let mut under = Under::default();
         let bindings_read =
             self.walk_at_once(bindings, by_binding, &mut |findings, key, value| {
@@ -55,37 +55,46 @@ impl Scrub<'_> {
                 let unmatched = under.unmatched.entry(leaf).or_default();
                 *unmatched = unmatched.add(binding_digest(name, &[]));
             })?;
-        let leaves_read = self.walk_at_once(leaves, by_leaf, &mut |findings, key, value| {
+        let leaves_read = self.walk_at_once(pages, by_page, &mut |findings, key, value| {
             findings.report.others += 1;
-            match (<[u8; 4]>::try_from(key), <[u8; 32]>::try_from(value)) {
-                (Ok([_, _, high, low]), Ok(sum)) => {
-                    let leaf = LeafId(u16::from_be_bytes([high, low]));
-                    under.stored.insert(leaf, LeafSum::from_bytes(sum));
-                }
-                _ => {
-                    let detail = "not the size of a leaf".to_owned();
-                    findings.value_damaged(family::MERKLE, key, detail);
-                }
+            if let Err(detail) = values::check(family::MERKLE, key, value) {
+                findings.value_damaged(family::MERKLE, key, detail);
+            }
+            let page = keys::parse_merkle_page_key(partition, key);
+            if let (Some(page), Ok(sums)) = (page, leaves::decode_page(value)) {
+                under.stored.extend(leaves::leaves_of(page).zip(sums));
             }
         })?;
+        under.stored.extend(lacking.sums.iter().copied());
+        under.stored.retain(|_, sum| *sum != LeafSum::ZERO);
         let index_read = self.walk_at_once(index, by_index, &mut |findings, key, value| {
             findings.report.others += 1;
             if let Err(detail) = values::check(family::BINDING_INDEX, key, value) {
                 findings.value_damaged(family::BINDING_INDEX, key, detail);
             }
-            if let Some((leaf, name)) = keys::parse_under_leaf_key(partition, key) {
+            if let Some((leaf, name)) = keys::parse_under_leaf_key(partition, key)
+                && !unindexed.contains_key(&(leaf, name))
+            {
                 let unmatched = under.unmatched.entry(leaf).or_default();
                 *unmatched = unmatched.sub(binding_digest(name, &[]));
             }
         })?;
+        for ((leaf, name), _) in unindexed.iter().filter(|(_, is_bound)| **is_bound) {
+            let unmatched = under.unmatched.entry(*leaf).or_default();
+            *unmatched = unmatched.sub(binding_digest(name, &[]));
+        }
         if !bindings_read {
+            for (leaf, name) in unindexed.keys() {
+                self.findings
+                    .look_up(partition, *leaf, name, &mut under.damaged);
+            }
             self.damaged_leaves(index, partition, &mut under.damaged)?;
         }
-        if same_time && bindings_read && leaves_read {
+        if is_comparable && bindings_read && leaves_read {
             let wrong = self.findings.compare_sums(partition, &mut under);
             under.damaged.extend(wrong);
         }
-        if same_time && bindings_read && index_read {
+        if is_comparable && bindings_read && index_read {
             self.findings.compare_index(partition, &under);
         }
         let room = LEAVES_MAX.saturating_sub(self.findings.report.leaves.len());
@@ -95,6 +104,21 @@ impl Scrub<'_> {
             .leaves
             .extend(leaves.map(|leaf| (partition, leaf)));
         ControlFlow::Continue(())
+    }
+
+    /// Iterators over three spans and what pages and index lack, of one moment, so that what is derived is compared with the
+    /// bindings that it was made of.
+    ///
+    /// A snapshot would do as well, but its end makes RocksDB rewrite files, and stop all writes if one is damaged.
+    fn together(
+        &self,
+        partition: PartitionId,
+        spans: &[Span; 3],
+    ) -> ([DBRawIterator<'a>; 3], Result<Lacking, ReadError>) {
+        let store = self.findings.store;
+        let _moment = self.leaves.moment();
+        let lacking = self.leaves.lacking(store, partition);
+        (spans.each_ref().map(|span| span.iterator(store)), lacking)
     }
 
     /// Looks up every binding that the index knows of, to learn under which leaves there are some that cannot be read.
@@ -108,33 +132,25 @@ impl Scrub<'_> {
             let Some((leaf, name)) = keys::parse_under_leaf_key(partition, key) else {
                 return;
             };
-            if let Err(ReadError::Damaged(_)) = read::binding(findings.store, partition, name) {
-                damaged.insert(leaf);
-            }
+            findings.look_up(partition, leaf, name, damaged);
         })?;
         ControlFlow::Continue(())
     }
 }
 
-/// Iterators over three spans, and whether they see the same moment, so that what is derived is compared with the bindings
-/// that it was made of.
-///
-/// A snapshot would do as well, but its end makes RocksDB rewrite files, and stop all writes if one is damaged.
-fn together<'s>(store: &'s Store, spans: &[Span; 3]) -> ([DBRawIterator<'s>; 3], bool) {
-    let db = store.db();
-    let mut tries = 0;
-    loop {
-        let before = db.latest_sequence_number();
-        let iterators = spans.each_ref().map(|span| span.iterator(store));
-        tries += 1;
-        let same_time = db.latest_sequence_number() == before;
-        if same_time || tries == TOGETHER_TRIES_MAX {
-            return (iterators, same_time);
+impl Findings<'_> {
+    fn look_up(
+        &self,
+        partition: PartitionId,
+        leaf: LeafId,
+        name: &[u8],
+        damaged: &mut BTreeSet<LeafId>,
+    ) {
+        if let Err(ReadError::Damaged(_)) = read::binding(self.store, partition, name) {
+            damaged.insert(leaf);
         }
     }
-}
 
-impl Findings<'_> {
     /// Reports leaves that are not the sum of what is under them, and returns them.
     fn compare_sums(&mut self, partition: PartitionId, under: &mut Under) -> Vec<LeafId> {
         let (sums, stored) = (&mut under.sums, &under.stored);
@@ -148,7 +164,7 @@ impl Findings<'_> {
         differing.sort_unstable();
         differing.dedup();
         for leaf in &differing {
-            let key = keys::merkle_key(partition, *leaf);
+            let key = keys::merkle_page_key(partition, leaves::page_of(*leaf));
             self.push(Damage {
                 what: format!("Merkle leaf {leaf} of partition {partition}"),
                 topic: None,

@@ -20,6 +20,7 @@ use mesh_ring::merkle::LeafId;
 
 use crate::error::{Damage, ReadError};
 use crate::keys::{self, family};
+use crate::leaves::Leaves;
 use crate::read;
 use crate::store::Store;
 pub(crate) use gap::Gap;
@@ -53,8 +54,14 @@ const DAMAGES_MAX: usize = 1_000;
 pub type Pace<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 
 /// Reads every family of every partition, whatever is damaged elsewhere.
-pub(crate) fn scrub(store: &Store, partitions: u16, pace: Pace<'_>) -> ScrubReport {
+pub(crate) fn scrub(
+    store: &Store,
+    leaves: &Leaves,
+    partitions: u16,
+    pace: Pace<'_>,
+) -> ScrubReport {
     let mut scrub = Scrub {
+        leaves,
         findings: Findings {
             store,
             report: ScrubReport::default(),
@@ -69,6 +76,7 @@ pub(crate) fn scrub(store: &Store, partitions: u16, pace: Pace<'_>) -> ScrubRepo
 
 /// A scrub under way.
 struct Scrub<'a> {
+    leaves: &'a Leaves,
     findings: Findings<'a>,
     pace: Pace<'a>,
 }
@@ -84,6 +92,7 @@ impl Scrub<'_> {
         ] {
             self.values(&Span::of_family(name))?;
         }
+        self.values(&Span::of_changes())?;
         for partition in (0..partitions).map(PartitionId) {
             for name in [
                 family::JOURNAL,

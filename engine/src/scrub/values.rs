@@ -13,6 +13,7 @@ use crate::hints::{HintRow, HintStats};
 use crate::identity::Identity;
 use crate::journal::Entry;
 use crate::keys::{self, family, meta};
+use crate::leaves;
 use crate::names::Generation;
 use crate::replica::{Record, decode_checkpoint};
 
@@ -26,7 +27,7 @@ pub(super) struct Place {
     pub(super) offset: Option<Offset>,
 }
 
-/// Checks a value of any family but `log` and `merkle` against its codec, and its key against its layout.
+/// Checks a value of any family but `log` against its codec, and its key against its layout.
 pub(crate) fn check(name: &str, key: &[u8], value: &[u8]) -> Result<(), String> {
     match name {
         family::JOURNAL => {
@@ -65,6 +66,14 @@ pub(crate) fn check(name: &str, key: &[u8], value: &[u8]) -> Result<(), String> 
             done(BindingKey::new(known(under.or_else(tombstone))?))?;
             empty(value)
         }
+        family::MERKLE => match keys::parse_merkle_changes_key(key) {
+            Some(_) => leaves::entries(value).try_for_each(done),
+            None => {
+                let partition = known(partition_of(key))?;
+                known(keys::parse_merkle_page_key(partition, key))?;
+                done(leaves::decode_page(value))
+            }
+        },
         family::HINTS => {
             known((key.len() == 26).then_some(()))?;
             let hint = HintRow::decode(value).map_err(|error| error.to_string())?;
@@ -200,6 +209,9 @@ pub(super) fn place(name: &str, key: &[u8]) -> Place {
         (family::BINDING_INDEX, Some(partition)) => {
             outside(format!("the index of partition {partition}'s bindings"))
         }
+        (family::MERKLE, _) if keys::parse_merkle_changes_key(key).is_some() => {
+            outside("changes of Merkle leaves".to_owned())
+        }
         (family::CONTROL, _) => outside(format!("row {} of the control plane", key.escape_ascii())),
         (family::LOG, _) => match (keys::parse_log_key(key), topic_of(key)) {
             (Some((topic, offset)), _) => in_topic(
@@ -299,6 +311,13 @@ mod tests {
                 keys::tombstone_key(T.partition, 1, b"k"),
                 b"x",
             ),
+            (
+                family::MERKLE,
+                keys::merkle_page_key(T.partition, 1).to_vec(),
+                b"x",
+            ),
+            (family::MERKLE, keys::merkle_changes_key(1).to_vec(), b"x"),
+            (family::MERKLE, b"\0\x01\x01\x01".to_vec(), b""),
             (family::HINTS, b"x".to_vec(), b""),
             (
                 family::HINTS,

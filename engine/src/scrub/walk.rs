@@ -9,7 +9,7 @@ use rocksdb::{DBRawIterator, LiveFile, ReadOptions};
 use super::gap::{Gap, successor};
 use super::{Findings, Scrub, values};
 use crate::error::Damage;
-use crate::keys::{family, prefix_end};
+use crate::keys::{MERKLE_CHANGES_PREFIX, family, prefix_end};
 use crate::store::Store;
 
 /// Bytes after which an iterator is made anew, so that a slow scrub does not keep files from being removed.
@@ -38,6 +38,14 @@ impl Span {
         }
     }
 
+    /// What changed of Merkle leaves.
+    pub(super) fn of_changes() -> Span {
+        Span {
+            prefix: MERKLE_CHANGES_PREFIX.to_vec(),
+            ..Span::of_family(family::MERKLE)
+        }
+    }
+
     pub(super) fn of_partition(family: &'static str, partition: PartitionId) -> Span {
         Span {
             prefix: partition.0.to_be_bytes().to_vec(),
@@ -55,7 +63,6 @@ impl Span {
         match self.family {
             family::LOG => Some(18),
             family::JOURNAL => Some(10),
-            family::MERKLE => Some(4),
             family::PRODUCERS | family::HINTS => Some(26),
             _ => None,
         }

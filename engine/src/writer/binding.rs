@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use mesh_ring::binding::{Binding, Content, Version};
-use mesh_ring::hash::partition_of;
 use mesh_ring::hlc::Hlc;
 use mesh_ring::ids::PartitionId;
 use mesh_ring::limits::BINDING_VALUE_BYTES_MAX;
+use mesh_ring::merkle::{LeafId, leaf_of, place_of};
 
 use super::group::Group;
 use super::state::State;
@@ -25,12 +25,14 @@ impl State {
             check_space(group)?;
         }
         let key = write.key.clone();
-        let partition = partition_of(key.as_bytes(), self.partition_count);
+        let place = place_of(key.as_bytes(), self.partition_count);
+        let partition = place.0;
         let held = group.held(partition, key.as_bytes())?;
-        let copy = held.as_ref().map(|held| held.binding.clone());
-        let known = self.with_hints(group, partition, key.as_bytes(), copy.unwrap_or_default())?;
+        let none = Binding::default();
+        let copy = held.as_ref().map_or(&none, |held| &held.binding);
+        let known = self.with_hints(group, partition, key.as_bytes(), copy)?;
         let (after, written) = self.decide(group, partition, &known, write)?;
-        group.store_binding(partition, key.as_bytes(), held.as_ref(), Some(&after))?;
+        group.store_binding(place, key.as_bytes(), held.as_ref(), Some(&after))?;
         if let Some(decided) = decided {
             decided(&after, &written);
         }
@@ -86,9 +88,9 @@ impl State {
     ) -> Result<(), BindingError> {
         check_space(group)?;
         let key = merge.key.as_bytes();
-        let partition = partition_of(key, self.partition_count);
-        let held = group.held(partition, key)?;
-        let latest = group.merged(partition, key, held.as_ref(), &merge.theirs)?;
+        let place = place_of(key, self.partition_count);
+        let held = group.held(place.0, key)?;
+        let latest = group.merged(place, key, held.as_ref(), &merge.theirs)?;
         self.observe(latest, group.now_ms);
         Ok(())
     }
@@ -108,7 +110,12 @@ impl State {
         let Some(expired) = expired else {
             return Ok(false);
         };
-        group.store_binding(partition, key, held.as_ref(), Some(&expired))?;
+        group.store_binding(
+            (partition, leaf_of(key)),
+            key,
+            held.as_ref(),
+            Some(&expired),
+        )?;
         Ok(true)
     }
 }
@@ -134,7 +141,7 @@ impl Group<'_> {
         theirs: &Binding,
     ) -> Result<Hlc, ReadError> {
         match self.held(partition, key) {
-            Ok(held) => self.merged(partition, key, held.as_ref(), theirs),
+            Ok(held) => self.merged((partition, leaf_of(key)), key, held.as_ref(), theirs),
             Err(ReadError::Damaged(_)) => self.replace_damaged(partition, key, theirs),
             Err(error) => Err(error),
         }
@@ -143,7 +150,7 @@ impl Group<'_> {
     /// Writes what both come to together. Returns the latest timestamp that is new here.
     pub(super) fn merged(
         &mut self,
-        partition: PartitionId,
+        place: (PartitionId, LeafId),
         key: &[u8],
         held: Option<&Held>,
         theirs: &Binding,
@@ -154,7 +161,7 @@ impl Group<'_> {
         if after == *ours {
             return Ok(Hlc::default());
         }
-        self.store_binding(partition, key, held, Some(&after))?;
+        self.store_binding(place, key, held, Some(&after))?;
         let news = after.versions().iter();
         let news = news.filter(|version| !ours.versions().contains(version));
         Ok(news.map(|version| version.hlc).max().unwrap_or_default())

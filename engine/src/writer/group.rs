@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use mesh_ring::ids::{NodeId, Offset, PartitionId, TopicKey};
-use mesh_ring::merkle::{LeafId, LeafSum};
+use mesh_ring::merkle::LeafId;
 use rocksdb::{ColumnFamily, WriteBatch};
 
 use super::Done;
@@ -12,12 +12,10 @@ use crate::catalogue::{Extent, TopicMeta};
 use crate::error::Stopped;
 use crate::hints::HintStats;
 use crate::keys::{self, family};
+use crate::leaves::{Changes, Leaves, Settled};
 use crate::replica::RECORD_BYTES;
 use crate::space::Shortage;
 use crate::store::Store;
-
-/// Sums of leaves that were looked at.
-pub(super) type Leaves = HashMap<(PartitionId, LeafId), LeafSum>;
 
 pub(super) struct Group<'a> {
     pub(super) store: &'a Store,
@@ -43,12 +41,13 @@ pub(super) struct Group<'a> {
     pub(super) deleted: HashSet<TopicKey>,
     /// Topics trimmed in this group: the first offset that remains, and how many bytes went.
     pub(super) trimmed: Vec<(TopicKey, Offset, u64)>,
-    /// Bindings as this group leaves them: the encoded value, `None` where it was removed.
-    pub(super) bindings: HashMap<(PartitionId, Vec<u8>), Option<Vec<u8>>>,
-    /// Merkle leaves as this group leaves them, and some that it does not change.
-    pub(super) leaves: Leaves,
-    /// Those that it changes.
-    pub(super) changed_leaves: Vec<(PartitionId, LeafId)>,
+    /// Rows of bindings as this group leaves them: the encoded value, `None` where it was removed.
+    pub(super) bindings: HashMap<Vec<u8>, Option<Bytes>>,
+    pub(super) leaves: &'a Leaves,
+    /// What this group changes of leaves.
+    pub(super) changes: Changes,
+    /// Leaves that could not be read, and that this group has summed anew.
+    pub(super) summed_anew: HashSet<(PartitionId, LeafId)>,
     /// Partitions whose bindings this group has removed: what the store still shows of them does not count.
     pub(super) wiped: HashSet<PartitionId>,
     /// Partitions of which this node has forgotten something since that was last looked at.
@@ -117,6 +116,7 @@ impl<'a> Group<'a> {
     /// An empty group that will take about `bytes`.
     pub(super) fn new(
         store: &'a Store,
+        leaves: &'a Leaves,
         bytes: usize,
         now_ms: u64,
         space: Result<(), Shortage>,
@@ -137,8 +137,9 @@ impl<'a> Group<'a> {
             deleted: HashSet::new(),
             trimmed: Vec::new(),
             bindings: HashMap::new(),
-            leaves: Leaves::new(),
-            changed_leaves: Vec::new(),
+            leaves,
+            changes: Changes::default(),
+            summed_anew: HashSet::new(),
             wiped: HashSet::new(),
             with_leaves: true,
             hints: HashMap::new(),
@@ -217,13 +218,15 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Completes the WriteBatch. Nothing is staged after this.
-    pub(super) fn seal(&mut self) {
+    /// Completes the WriteBatch. Nothing is staged after this. Returns what is to be shown of leaves when it is durable.
+    pub(super) fn seal(&mut self) -> Settled {
         self.settle_log();
         self.settle_bindings();
         for (partition, record) in std::mem::take(&mut self.records) {
             self.put(family::REPLICAS, keys::replica_key(partition), record);
         }
+        let changes = std::mem::take(&mut self.changes);
+        self.leaves.settle(self.store, changes, &mut self.batch)
     }
 
     pub(super) fn delete(&mut self, name: &str, key: impl AsRef<[u8]>) {

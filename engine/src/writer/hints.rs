@@ -1,6 +1,8 @@
 //! Staging hints: for each target and key one row with all that was written, the row that finds it by key, and the count of
 //! its target and partition.
 
+use std::borrow::Cow;
+
 use mesh_ring::binding::{Binding, Version};
 use mesh_ring::hash::partition_of;
 use mesh_ring::hlc::Hlc;
@@ -53,7 +55,7 @@ impl State {
         let key = write.key.clone();
         let held = group.held(partition, key.as_bytes())?;
         let copy = held.map(|held| held.binding).unwrap_or_default();
-        let known = self.with_hints(group, partition, key.as_bytes(), copy)?;
+        let known = self.with_hints(group, partition, key.as_bytes(), &copy)?;
         let (after, written) = self
             .decide(group, partition, &known, write)
             .map_err(|error| match error {
@@ -74,20 +76,20 @@ impl State {
     }
 
     /// What is known of a key: `copy`, and what hints of it say.
-    pub(super) fn with_hints(
+    pub(super) fn with_hints<'b>(
         &self,
         group: &Group<'_>,
         partition: PartitionId,
         key: &[u8],
-        copy: Binding,
-    ) -> Result<Binding, ReadError> {
+        copy: &'b Binding,
+    ) -> Result<Cow<'b, Binding>, ReadError> {
+        let mut known = Cow::Borrowed(copy);
         if self.hints.oldest_ms(partition).is_none() {
-            return Ok(copy);
+            return Ok(known);
         }
-        let mut known = copy;
         for target in self.hints.targets(partition) {
             if let Some(kept) = group.kept(target, partition, key)? {
-                known = known.merge(&kept.binding);
+                known = Cow::Owned(known.merge(&kept.binding));
             }
         }
         Ok(known)

@@ -4,10 +4,9 @@
 use std::collections::BTreeSet;
 
 use mesh_ring::binding::Binding;
-use mesh_ring::hash::partition_of;
 use mesh_ring::hlc::Hlc;
 use mesh_ring::ids::PartitionId;
-use mesh_ring::merkle::{LeafId, LeafSum, binding_digest, leaf_of};
+use mesh_ring::merkle::{LeafId, LeafSum, binding_digest, leaf_of, place_of};
 
 use super::binding::check_space;
 use super::group::Group;
@@ -15,6 +14,7 @@ use super::state::State;
 use super::{BindingMerge, CollectOp};
 use crate::error::{BindingError, ReadError};
 use crate::keys::{self, family, prefix_end};
+use crate::leaves::Leaves;
 
 /// Families of which a partition's bindings are made, beside a part of the index.
 const OF_BINDINGS: [&str; 3] = [family::BINDINGS, family::EXPIRY, family::MERKLE];
@@ -29,10 +29,11 @@ impl State {
     ) -> Result<bool, BindingError> {
         check_space(group)?;
         let key = merge.key.as_bytes();
-        let partition = partition_of(key, self.partition_count);
+        let place = place_of(key, self.partition_count);
+        let partition = place.0;
         let (latest, was_damaged) = match group.held(partition, key) {
             Ok(held) => (
-                group.merged(partition, key, held.as_ref(), &merge.theirs)?,
+                group.merged(place, key, held.as_ref(), &merge.theirs)?,
                 false,
             ),
             Err(ReadError::Damaged(_)) => {
@@ -58,7 +59,8 @@ impl Group<'_> {
             if !held.binding.is_collectable() || binding_digest(key, &held.encoded) != *digest {
                 continue;
             }
-            self.store_binding(op.partition, key, Some(&held), None)?;
+            let place = (op.partition, leaf_of(key));
+            self.store_binding(place, key, Some(&held), None)?;
             removed += 1;
         }
         Ok(removed)
@@ -73,8 +75,7 @@ impl Group<'_> {
         theirs: &Binding,
     ) -> Result<Hlc, ReadError> {
         let leaf = leaf_of(key);
-        let index = keys::under_leaf_key(partition, leaf, key);
-        self.put(family::BINDING_INDEX, index, []);
+        self.changes.bound(partition, leaf, key);
         self.find_by_time(partition, key, None, Some(theirs));
         self.put_binding(partition, key, Some(theirs.encode()));
         self.recount(partition, leaf)?;
@@ -90,6 +91,20 @@ impl Group<'_> {
         partition: PartitionId,
         leaf: LeafId,
     ) -> Result<u64, ReadError> {
+        let leaves: Vec<LeafId> = match self.leaves.check(self.store, partition, leaf) {
+            Ok(()) => vec![leaf],
+            // They share a row.
+            Err(ReadError::Damaged(_)) => Leaves::beside(leaf).collect(),
+            Err(error) => return Err(error),
+        };
+        let mut damaged = 0;
+        for leaf in leaves {
+            damaged += self.sum_anew(partition, leaf)?;
+        }
+        Ok(damaged)
+    }
+
+    fn sum_anew(&mut self, partition: PartitionId, leaf: LeafId) -> Result<u64, ReadError> {
         let (mut sum, mut damaged) = (LeafSum::ZERO, 0);
         for key in self.under_leaf(partition, leaf)? {
             match self.held(partition, &key) {
@@ -99,7 +114,8 @@ impl Group<'_> {
                 Err(error) => return Err(error),
             }
         }
-        self.put_leaf(partition, leaf, sum);
+        self.changes.set(partition, leaf, sum);
+        self.summed_anew.insert((partition, leaf));
         Ok(damaged)
     }
 
@@ -111,12 +127,15 @@ impl Group<'_> {
     ) -> Result<BTreeSet<Vec<u8>>, ReadError> {
         let staged = self.bindings.keys();
         let mut found: BTreeSet<Vec<u8>> = staged
+            .filter_map(|row| keys::parse_binding_key(row))
             .filter(|(of, key)| *of == partition && leaf_of(key) == leaf)
-            .map(|(_, key)| key.clone())
+            .map(|(_, key)| key.to_vec())
             .collect();
         if self.wiped.contains(&partition) {
             return Ok(found);
         }
+        let unindexed = self.leaves.keys_of(self.store, partition, leaf)?;
+        found.extend(unindexed.into_keys());
         let prefix = keys::under_leaf_prefix(partition, leaf);
         let mut iterator = self.store.iterate(family::BINDING_INDEX, &prefix);
         iterator.seek_to_first();
@@ -141,8 +160,9 @@ impl Group<'_> {
         }
         let (from, to) = keys::binding_index_bounds(partition);
         self.delete_range(family::BINDING_INDEX, &from, &to);
-        self.bindings.retain(|(of, _), _| *of != partition);
-        self.leaves.retain(|(of, _), _| *of != partition);
+        self.bindings.retain(|row, _| !row.starts_with(&prefix));
+        self.changes.wipe(partition);
+        self.summed_anew.retain(|(of, _)| *of != partition);
         self.wiped.insert(partition);
         self.forgotten.push(partition);
     }

@@ -23,20 +23,21 @@ use bytes::Bytes;
 use mesh_ring::binding::Binding;
 use mesh_ring::hlc::Hlc;
 use mesh_ring::ids::{NodeId, PartitionId};
-use mesh_ring::merkle::{LeafSum, MERKLE_LEAVES};
+use mesh_ring::merkle::LeafSum;
 use mesh_ring::version::{Dot, VersionVector};
 use rocksdb::WriteBatch;
 
 use crate::error::{BindingError, ReadError, Stopped, TopicError};
 use crate::hints::HintCounts;
 use crate::keys::{self, family, meta};
+use crate::leaves::Leaves;
 use crate::options::Options;
 use crate::reclaim::Garbage;
 use crate::replica::{Record, Slots};
 use crate::space::Space;
 use crate::store::Store;
 pub(crate) use group::Completion;
-use group::{Group, Leaves};
+use group::Group;
 pub(crate) use op::Op;
 pub use queue::QUEUE_BYTES_MAX;
 pub(crate) use queue::Queue;
@@ -89,10 +90,6 @@ pub struct Written {
     pub context: VersionVector,
 }
 
-/// Merkle leaves that the writer remembers from group to group, at most: as many as 64 partitions have, some 16 MiB. Beyond
-/// it all are forgotten, and read again when they are needed.
-const LEAVES_KEPT_MAX: usize = 64 * MERKLE_LEAVES as usize;
-
 /// The writer's memory and the thread's body.
 pub(crate) struct Writer {
     store: Arc<Store>,
@@ -102,8 +99,7 @@ pub(crate) struct Writer {
     space: Space,
     garbage: Arc<Garbage>,
     state: state::State,
-    /// Sums of leaves as they are stored.
-    leaves: Leaves,
+    leaves: Arc<Leaves>,
     /// What is kept of hints, as readers see it.
     kept_hints: Arc<Mutex<HintCounts>>,
     marker: u64,
@@ -122,6 +118,7 @@ pub(crate) struct Run {
     /// The same, to be kept up for readers.
     pub(crate) kept_hints: Arc<Mutex<HintCounts>>,
     pub(crate) hint_bytes_max: u64,
+    pub(crate) leaves: Arc<Leaves>,
 }
 
 impl Writer {
@@ -142,8 +139,8 @@ impl Writer {
             space,
             garbage,
             kept_hints: Arc::clone(&run.kept_hints),
+            leaves: Arc::clone(&run.leaves),
             state: state::State::new(run),
-            leaves: Leaves::new(),
             marker: 0,
         }
     }
@@ -176,11 +173,16 @@ impl Writer {
 
     /// Stages, syncs and answers one group.
     fn commit(&mut self, ops: Vec<Op>) -> Result<(), Stopped> {
-        let store = Arc::clone(&self.store);
+        let (store, leaves) = (Arc::clone(&self.store), Arc::clone(&self.leaves));
         let bytes = ops.iter().map(Op::staged_bytes).sum();
-        let mut group = Group::new(&store, bytes, (self.options.clock)(), self.space.check());
+        let mut group = Group::new(
+            &store,
+            &leaves,
+            bytes,
+            (self.options.clock)(),
+            self.space.check(),
+        );
         group.with_leaves = self.options.with_leaves;
-        group.leaves = std::mem::take(&mut self.leaves);
         let mut ops = ops.into_iter();
         while let Some(op) = ops.next() {
             if let Err(error) = self.stage(&mut group, op) {
@@ -193,7 +195,7 @@ impl Writer {
         }
         self.state.bound_clock(&mut group);
         self.state.count_hints(&mut group);
-        group.seal();
+        let settled = group.seal();
         let Group {
             batch,
             mut replies,
@@ -202,17 +204,16 @@ impl Writer {
             trimmed,
             recounted,
             bindings,
-            leaves,
             ..
         } = group;
-        if leaves.len() <= LEAVES_KEPT_MAX {
-            self.leaves = leaves;
-        }
+        let moment = leaves.moment();
         if !batch.is_empty()
             && let Err(error) = store.write_synced(batch)
         {
             return Err(self.stop(failed(&error), replies));
         }
+        leaves.show(settled);
+        drop(moment);
         if !recounted.is_empty() {
             let mut kept = self
                 .kept_hints
@@ -233,7 +234,7 @@ impl Writer {
             on_bound(
                 &mut bindings
                     .keys()
-                    .map(|(partition, key)| (*partition, &key[..])),
+                    .filter_map(|row| keys::parse_binding_key(row)),
             );
         }
         replies.into_iter().for_each(|reply| reply.send(None));
@@ -354,6 +355,8 @@ impl Writer {
             );
         });
         batch.put_cf(self.store.family(family::META), meta::CLOSED, []);
+        let _moment = self.leaves.moment();
+        self.leaves.fold_all(&self.store, &mut batch);
         self.store.write_synced(batch)?;
         self.store.flush_all()
     }

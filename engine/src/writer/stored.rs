@@ -1,9 +1,10 @@
 //! What is stored of a binding: its row, the leaf that it is summed in, and the rows by which it is found. All of them
 //! change in one batch, by the difference between what was held and what comes.
 
+use bytes::Bytes;
 use mesh_ring::binding::{Binding, Version};
 use mesh_ring::ids::PartitionId;
-use mesh_ring::merkle::{LeafId, LeafSum, binding_digest, leaf_of};
+use mesh_ring::merkle::{LeafId, LeafSum, binding_digest};
 
 use super::group::Group;
 use crate::error::ReadError;
@@ -13,7 +14,7 @@ use crate::read;
 /// A binding as a group sees it, with its stored bytes.
 pub(super) struct Held {
     pub(super) binding: Binding,
-    pub(super) encoded: Vec<u8>,
+    pub(super) encoded: Bytes,
 }
 
 impl Group<'_> {
@@ -23,54 +24,47 @@ impl Group<'_> {
         partition: PartitionId,
         key: &[u8],
     ) -> Result<Option<Held>, ReadError> {
-        match self.bindings.get(&(partition, key.to_vec())) {
-            Some(None) => Ok(None),
-            Some(Some(staged)) => Ok(Some(Held {
-                binding: read::decoded(self.store, partition, key, staged)?,
-                encoded: staged.clone(),
-            })),
-            None if self.wiped.contains(&partition) => Ok(None),
+        let stored_key = keys::binding_key(partition, key);
+        let encoded = match self.bindings.get(&stored_key) {
+            Some(staged) => staged.clone(),
+            None if self.wiped.contains(&partition) => None,
             None => {
-                let stored_key = keys::binding_key(partition, key);
-                let Some(value) = self.store.get(family::BINDINGS, &stored_key)? else {
-                    return Ok(None);
-                };
-                Ok(Some(Held {
-                    binding: read::decoded(self.store, partition, key, &value)?,
-                    encoded: value.to_vec(),
-                }))
+                let stored = self.store.get(family::BINDINGS, &stored_key)?;
+                stored.map(|value| Bytes::copy_from_slice(&value))
             }
-        }
+        };
+        let Some(encoded) = encoded else {
+            return Ok(None);
+        };
+        let binding = Binding::decode_shared(&encoded)
+            .map_err(|error| read::damaged_binding(self.store, partition, key, &error))?;
+        Ok(Some(Held { binding, encoded }))
     }
 
     /// Writes the binding, or removes it. `held`: what stood there.
     pub(super) fn store_binding(
         &mut self,
-        partition: PartitionId,
+        (partition, leaf): (PartitionId, LeafId),
         key: &[u8],
         held: Option<&Held>,
         after: Option<&Binding>,
     ) -> Result<(), ReadError> {
         let encoded = after.map(Binding::encode);
-        let leaf = leaf_of(key);
         if self.with_leaves {
-            let mut sum = self.leaf(partition, leaf)?;
+            if !self.summed_anew.contains(&(partition, leaf)) {
+                self.leaves.check(self.store, partition, leaf)?;
+            }
+            let mut difference = LeafSum::ZERO;
             if let Some(held) = held {
-                sum = sum.sub(binding_digest(key, &held.encoded));
+                difference = difference.sub(binding_digest(key, &held.encoded));
             }
             if let Some(encoded) = &encoded {
-                sum = sum.add(binding_digest(key, encoded));
+                difference = difference.add(binding_digest(key, encoded));
             }
-            self.put_leaf(partition, leaf, sum);
+            self.changes.add(partition, leaf, difference);
             match (held, after) {
-                (None, Some(_)) => {
-                    let index = keys::under_leaf_key(partition, leaf, key);
-                    self.put(family::BINDING_INDEX, index, []);
-                }
-                (Some(_), None) => {
-                    let index = keys::under_leaf_key(partition, leaf, key);
-                    self.delete(family::BINDING_INDEX, index);
-                }
+                (None, Some(_)) => self.changes.bound(partition, leaf, key),
+                (Some(_), None) => self.changes.gone(partition, leaf, key),
                 _ => {}
             }
         }
@@ -86,49 +80,21 @@ impl Group<'_> {
         key: &[u8],
         encoded: Option<Vec<u8>>,
     ) {
-        self.bindings.insert((partition, key.to_vec()), encoded);
+        let row = keys::binding_key(partition, key);
+        self.bindings.insert(row, encoded.map(Bytes::from));
     }
 
-    /// The sum of a leaf as the group sees it so far.
-    fn leaf(&self, partition: PartitionId, leaf: LeafId) -> Result<LeafSum, ReadError> {
-        match self.leaves.get(&(partition, leaf)) {
-            Some(sum) => Ok(*sum),
-            None if self.wiped.contains(&partition) => Ok(LeafSum::ZERO),
-            None => read::leaf(self.store, partition, leaf),
-        }
-    }
-
-    /// Sets the sum of a leaf. It is written when the group is sealed.
-    pub(super) fn put_leaf(&mut self, partition: PartitionId, leaf: LeafId, sum: LeafSum) {
-        self.leaves.insert((partition, leaf), sum);
-        self.changed_leaves.push((partition, leaf));
-    }
-
-    /// Puts the bindings and leaves as the group leaves them: once, and in order, so that what has its neighbour in the
+    /// Puts the bindings as the group leaves them: once, and in order, so that what has its neighbour in the
     /// memtable before it is inserted with a shorter search.
     pub(super) fn settle_bindings(&mut self) {
         let store = self.store;
         let bindings = store.family(family::BINDINGS);
         let mut changed: Vec<_> = self.bindings.iter().collect();
         changed.sort_unstable();
-        for ((partition, key), encoded) in changed {
-            let stored_key = keys::binding_key(*partition, key);
+        for (row, encoded) in changed {
             match encoded {
-                Some(encoded) => self.batch.put_cf(bindings, stored_key, encoded),
-                None => self.batch.delete_cf(bindings, stored_key),
-            }
-        }
-        let mut changed = std::mem::take(&mut self.changed_leaves);
-        changed.sort_unstable();
-        changed.dedup();
-        for (partition, leaf) in changed {
-            let key = keys::merkle_key(partition, leaf);
-            // One that is not there any more was removed with its partition.
-            match self.leaves.get(&(partition, leaf)) {
-                Some(sum) if *sum != LeafSum::ZERO => {
-                    self.put(family::MERKLE, key, sum.to_bytes());
-                }
-                _ => self.delete(family::MERKLE, key),
+                Some(encoded) => self.batch.put_cf(bindings, row, encoded),
+                None => self.batch.delete_cf(bindings, row),
             }
         }
     }

@@ -7,12 +7,14 @@
 mod tree;
 pub mod walk;
 
+use std::cell::RefCell;
 use std::fmt;
 
 pub use tree::Tree;
 
-use crate::codec::put_bytes;
+use crate::codec::put_varint;
 use crate::hash::{scale, words};
+use crate::ids::PartitionId;
 
 /// Leaves of one partition.
 pub const MERKLE_LEAVES: u16 = 4096;
@@ -38,6 +40,15 @@ impl fmt::Display for LeafId {
 #[must_use]
 pub fn leaf_of(key: &[u8]) -> LeafId {
     LeafId(scale(words(key).1, MERKLE_LEAVES))
+}
+
+/// The partition and the leaf of a binding's key, for one hash of it; see [`partition_of`](crate::hash::partition_of) and
+/// [`leaf_of`].
+#[must_use]
+pub fn place_of(key: &[u8], partitions: u16) -> (PartitionId, LeafId) {
+    let (first, second) = words(key);
+    let leaf = LeafId(scale(second, MERKLE_LEAVES));
+    (PartitionId(scale(first, partitions)), leaf)
 }
 
 /// A sum of digests, modulo 2^256; the lowest word first. The default, zero, is a leaf without bindings.
@@ -89,9 +100,10 @@ impl LeafSum {
     /// The number that these big-endian bytes are; every 32 bytes are one.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        let (parts, _) = bytes.as_chunks::<8>();
         let mut words = [0; 4];
-        for (at, byte) in bytes.into_iter().rev().enumerate() {
-            words[at / 8] |= u64::from(byte) << (8 * (at % 8));
+        for (word, part) in words.iter_mut().zip(parts.iter().rev()) {
+            *word = u64::from_be_bytes(*part);
         }
         Self(words)
     }
@@ -124,10 +136,24 @@ impl fmt::Debug for LeafSum {
 /// What one binding adds to its leaf: a hash of its key and of [`Binding::encode`](crate::binding::Binding::encode).
 #[must_use]
 pub fn binding_digest(key: &[u8], encoded: &[u8]) -> LeafSum {
-    let mut input = Vec::with_capacity(key.len() + encoded.len() + 8);
-    put_bytes(&mut input, key);
-    input.extend_from_slice(encoded);
-    LeafSum::from_bytes(blake3::derive_key(DIGEST_DOMAIN, &input))
+    thread_local! {
+        // Made once: the domain is hashed before any input, and the state is large to copy.
+        static HASHER: RefCell<blake3::Hasher> = RefCell::new(blake3::Hasher::new_derive_key(DIGEST_DOMAIN));
+    }
+    HASHER.with_borrow_mut(|hasher| {
+        hasher.reset();
+        match u8::try_from(key.len()) {
+            // A varint of one byte.
+            Ok(length @ 0..0x80) => hasher.update(&[length]),
+            _ => {
+                let mut length = Vec::new();
+                put_varint(&mut length, key.len() as u64);
+                hasher.update(&length)
+            }
+        };
+        hasher.update(key).update(encoded);
+        LeafSum::from_bytes(hasher.finalize().into())
+    })
 }
 
 /// The root over all leaves of a partition, in their order. Two replicas with equal roots hold equal bindings.
@@ -208,6 +234,18 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_any_length_is_hashed_behind_its_length() {
+        for length in [0, 1, 127, 128, 300, 1024] {
+            let key = vec![7; length];
+            let mut input = Vec::new();
+            crate::codec::put_bytes(&mut input, &key);
+            input.extend_from_slice(b"encoded");
+            let expected = LeafSum::from_bytes(blake3::derive_key(DIGEST_DOMAIN, &input));
+            assert_eq!(binding_digest(&key, b"encoded"), expected, "{length}");
+        }
+    }
+
+    #[test]
     fn a_digest_tells_where_the_key_ends() {
         assert_ne!(binding_digest(b"ab", b"c"), binding_digest(b"a", b"bc"));
     }
@@ -219,6 +257,13 @@ mod tests {
         let leaves: BTreeSet<LeafId> = mine.map(|key| leaf_of(&key)).collect();
         // 6,250 keys thrown at 4,096 leaves miss about e^-1.5 of them.
         assert!((3_050..3_350).contains(&leaves.len()), "{}", leaves.len());
+    }
+
+    #[test]
+    fn the_place_of_a_key_is_its_partition_and_its_leaf() {
+        for key in (0..1_000_u32).map(u32::to_be_bytes) {
+            assert_eq!(place_of(&key, 64), (partition_of(&key, 64), leaf_of(&key)));
+        }
     }
 
     #[test]

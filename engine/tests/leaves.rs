@@ -1,0 +1,189 @@
+//! Merkle leaves and their index agree with the bindings after any crash: they are made of rows that say what changed,
+//! pages of sums and index rows, which are written at different times.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests fail by panicking"
+)]
+
+mod support;
+
+use std::fs::OpenOptions;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::mpsc::sync_channel;
+
+use mesh_engine::{BindingWrite, Engine, Options};
+use mesh_ring::binding::Binding;
+use mesh_ring::ids::PartitionId;
+use mesh_ring::merkle::{LeafSum, MERKLE_LEAVES, binding_digest, leaf_of};
+use mesh_ring::name::BindingKey;
+use support::damage::scrub;
+use support::*;
+
+const PARTITIONS: u16 = 8;
+const KEYS: u64 = 4_000;
+
+fn key(n: u64) -> BindingKey {
+    BindingKey::new(format!("key {n}").as_bytes()).unwrap()
+}
+
+fn options(bench: &Bench) -> Options {
+    Options {
+        // Small, so that families are written out at different times, and the log is begun anew often.
+        write_buffer_bytes: 256 << 10,
+        // No marker within the test: each round knows what the log was when it was acknowledged.
+        marker_after: std::time::Duration::from_secs(600),
+        ..bench.options()
+    }
+}
+
+/// Some writes and deletes that may share a group.
+fn burst(engine: &Engine, dice: &mut impl FnMut(u64) -> u64) {
+    let count = 1 + dice(12);
+    let (sender, done) = sync_channel(count as usize);
+    for _ in 0..count {
+        let n = dice(KEYS);
+        let value = (dice(6) > 0).then(|| noise(n, 20 + dice(60) as usize).into());
+        let write = BindingWrite {
+            key: key(n),
+            value,
+            context: None,
+            expires_ms: None,
+        };
+        let sender = sender.clone();
+        engine.submit_write(write, move |result| sender.send(result).unwrap());
+    }
+    (0..count).for_each(|_| drop(done.recv().unwrap().unwrap()));
+}
+
+/// Removes what is a tombstone of some keys.
+fn collect(engine: &Engine, dice: &mut impl FnMut(u64) -> u64) {
+    let n = dice(KEYS);
+    for n in n..n + 40 {
+        let name = key(n);
+        let Some(encoded) = engine.binding_encoded(&name).unwrap() else {
+            continue;
+        };
+        if !Binding::decode(&encoded).unwrap().is_collectable() {
+            continue;
+        }
+        let (sender, done) = sync_channel(1);
+        let gone = vec![(
+            name.as_bytes().to_vec(),
+            binding_digest(name.as_bytes(), &encoded),
+        )];
+        engine.submit_collect(engine.partition_of(name.as_bytes()), gone, move |result| {
+            sender.send(result).unwrap()
+        });
+        assert_eq!(done.recv().unwrap().unwrap(), 1);
+    }
+}
+
+fn assert_leaves_agree(engine: &Engine, place: &str) -> usize {
+    let mut bindings = 0;
+    for partition in (0..PARTITIONS).map(PartitionId) {
+        let mut sums = Box::new([LeafSum::ZERO; MERKLE_LEAVES as usize]);
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = engine.bindings_page(partition, b"", after.as_deref(), 1 << 16);
+            let page = page.unwrap();
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.to_vec());
+            for (name, binding) in page {
+                let (leaf, digest) = (leaf_of(&name), binding_digest(&name, &binding.encode()));
+                let sum = &mut sums[usize::from(leaf.0)];
+                *sum = sum.add(digest);
+                let under = engine.leaf_bindings(partition, leaf, None, 1_000).unwrap();
+                let found = under.iter().filter(|found| found.key == *name);
+                let digests: Vec<_> = found.map(|found| found.digest).collect();
+                assert_eq!(digests, [Some(digest)], "{place}: {name:?}");
+                bindings += 1;
+            }
+        }
+        assert!(
+            sums == engine.leaf_sums(partition).unwrap(),
+            "{place}: leaves of partition {partition}"
+        );
+    }
+    assert_eq!(scrub(engine).damages, [], "{place}");
+    bindings
+}
+
+/// Cuts what lies behind `safe_bytes` somewhere, or garbles it.
+fn lose(log: &Path, safe_bytes: u64, round: u64) {
+    let mut file = OpenOptions::new().write(true).open(log).unwrap();
+    let beyond = file.metadata().unwrap().len().saturating_sub(safe_bytes);
+    match (beyond, round % 3) {
+        (0, _) | (_, 0) => {}
+        (_, 1) => file.set_len(safe_bytes + round * 13 % beyond).unwrap(),
+        _ => {
+            file.seek(SeekFrom::Start(safe_bytes)).unwrap();
+            file.write_all(&noise(round, beyond as usize)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn leaves_agree_with_bindings_after_every_power_loss() {
+    let seed: u64 = std::env::var("MESHLOG_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(1);
+    eprintln!("seed {seed}");
+    let mut state = seed;
+    let mut dice = move |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let bench = Bench::new();
+    let mut data = bench.data();
+    let mut engine = Engine::open(&data, options(&bench)).unwrap();
+    let mut most = 0;
+    for round in 0..24 {
+        // More rows of changes in all than are removed at once, several times over.
+        for _ in 0..200 {
+            match dice(100) {
+                0..=2 => collect(&engine, &mut dice),
+                3 if dice(20) == 0 => {
+                    let partition = PartitionId(dice(PARTITIONS.into()) as u16);
+                    engine.wipe_bindings(partition).unwrap();
+                }
+                _ => burst(&engine, &mut dice),
+            }
+        }
+        let log = newest_log(&data);
+        let safe_bytes = log.metadata().unwrap().len();
+        burst(&engine, &mut dice);
+        let copy = bench.crashed_copy_of(&data, &format!("round{round}"));
+        let copied_log = copy.join("db").join(log.file_name().unwrap());
+        // Where a new log was begun, the old one is whole.
+        if newest_log(&copy) == copied_log {
+            lose(&copied_log, safe_bytes, round);
+        }
+        let reopened = Engine::open(&copy, options(&bench)).unwrap();
+        most = most.max(assert_leaves_agree(
+            &reopened,
+            &format!("round {round}, reopened"),
+        ));
+        if dice(2) == 0 {
+            // What the crash left is gone on with, now and then after a clean stop.
+            drop(reopened);
+            drop(engine);
+            data = copy;
+            engine = Engine::open(&data, options(&bench)).unwrap();
+            assert_leaves_agree(&engine, &format!("round {round}, stopped"));
+        } else if dice(2) == 0 {
+            drop(engine);
+            (data, engine) = (copy, reopened);
+        } else {
+            drop(reopened);
+            std::fs::remove_dir_all(copy).unwrap();
+        }
+    }
+    assert!(most > 2_000, "only {most} bindings");
+    assert_leaves_agree(&engine, "at the end");
+}
