@@ -288,6 +288,26 @@ impl Engine {
         })
     }
 
+    /// The same, at most `max_bytes`, where that takes no look at the disk: what was written lately. Also whether that is all
+    /// that is committed by now. `None`: there is nothing of it, or [`Engine::read`] knows more.
+    pub fn read_at_hand(
+        &self,
+        topic: TopicKey,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Option<(Vec<Bytes>, bool)> {
+        let read = self.committed(topic, |end| {
+            Ok(read::batches_at_hand(
+                &self.store,
+                end,
+                topic,
+                from,
+                max_bytes,
+            ))
+        });
+        read.ok().flatten()
+    }
+
     /// The first offset that was appended at `time_ms` (unix milliseconds) or later; the next offset where none was.
     ///
     /// # Errors
@@ -362,6 +382,12 @@ impl Engine {
             self.partition_of(key.as_bytes()),
             key.as_bytes(),
         )
+    }
+
+    /// The same, where that takes no look at the disk. `None`: it may take one.
+    pub fn binding_at_hand(&self, key: &BindingKey) -> Option<Result<Option<Binding>, ReadError>> {
+        let partition = self.partition_of(key.as_bytes());
+        read::binding_at_hand(&self.store, partition, key.as_bytes())
     }
 
     /// Keys with a live value, in order, that begin with `prefix` and come after `after`; at most `limit` and at most

@@ -94,6 +94,53 @@ pub(crate) fn batches(
     Ok(found.into_iter().map(|(_, batch)| batch).collect())
 }
 
+/// The same, at most `max_bytes`, where that takes no look at the disk, and nothing is amiss; and whether that is all that is
+/// committed by now. `None`: ask [`batches`].
+pub(crate) fn batches_at_hand(
+    store: &Store,
+    committed: CommittedEnd<'_>,
+    topic: TopicKey,
+    from: Offset,
+    max_bytes: usize,
+) -> Option<(Vec<Bytes>, bool)> {
+    let extent = store
+        .get_at_hand(family::TOPICS, &keys::extent_key(topic))?
+        .ok()??;
+    if from < Extent::decode(&extent).ok()?.first {
+        return None;
+    }
+    let mut found: Vec<(Offset, Bytes)> = Vec::new();
+    let (mut expected, mut bytes) = (from, 0);
+    let mut is_all = true;
+    let mut iterator = store.iterate_at_hand(family::LOG, &keys::topic_prefix(topic));
+    iterator.seek(keys::log_key(topic, from));
+    while let Some((key, batch)) = iterator.item() {
+        bytes += batch.len();
+        if bytes > max_bytes {
+            is_all = false;
+            break;
+        }
+        let header = checked(store, topic, key, batch).ok()?;
+        let base = header.leader.base_offset;
+        let follows = if found.is_empty() {
+            base <= expected
+        } else {
+            base == expected
+        };
+        if !follows {
+            return None;
+        }
+        expected = header.next_offset();
+        found.push((base, Bytes::copy_from_slice(batch)));
+        iterator.next();
+    }
+    is_all &= iterator.status().is_ok();
+    let end = committed(topic.id).map(|end| end.next);
+    found.retain(|(base, _)| end.is_none_or(|end| *base < end));
+    let found: Vec<Bytes> = found.into_iter().map(|(_, batch)| batch).collect();
+    (!found.is_empty()).then_some((found, is_all))
+}
+
 /// The header of the batch that contains `offset`, or of the first after it.
 pub(crate) fn batch_at(
     store: &Store,

@@ -128,6 +128,17 @@ impl Store {
         self.db.raw_iterator_cf_opt(self.family(name), options)
     }
 
+    /// The same, over what takes no look at the disk: its status is [`ErrorKind::Incomplete`] where it ends because of that.
+    pub(crate) fn iterate_at_hand(&self, name: &str, prefix: &[u8]) -> DBRawIterator<'_> {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::BlockCache);
+        options.set_iterate_lower_bound(prefix);
+        if let Some(end) = prefix_end(prefix) {
+            options.set_iterate_upper_bound(end);
+        }
+        self.db.raw_iterator_cf_opt(self.family(name), options)
+    }
+
     /// An iterator over the keys of `name` in `from..to`; an empty `to` has no end.
     pub(crate) fn between(&self, name: &str, from: &[u8], to: &[u8]) -> DBRawIterator<'_> {
         let mut options = ReadOptions::default();

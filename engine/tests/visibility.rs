@@ -8,7 +8,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use mesh_engine::batch::records;
+use mesh_engine::batch::{BatchHeader, records};
 use mesh_engine::{Command, Engine, Options, Persist, ReadError, TopicConfig};
 use mesh_ring::ids::{Epoch, Index, Offset, TopicKey};
 use support::journal::*;
@@ -26,6 +26,21 @@ fn check_end(engine: &Engine, topic: TopicKey, next: Offset, bytes: u64) {
         Err(ReadError::BeyondEnd { from, next })
     );
     assert_eq!(read_all(engine, topic, 0).len() as u64, next);
+    assert_eq!(engine.read_at_hand(topic, next, 1 << 20), None);
+    assert_eq!(engine.read_at_hand(topic, from, 1 << 20), None);
+    // All of it is in memory: it was written a moment ago.
+    let (mut from, mut at_hand) = (0, Vec::new());
+    while from < next {
+        let (batches, is_all) = engine.read_at_hand(topic, from, 250).unwrap();
+        from = BatchHeader::decode_prefix(batches.last().unwrap())
+            .unwrap()
+            .next_offset();
+        assert!(!is_all || from == next);
+        at_hand.extend(batches);
+    }
+    let all = engine.read_at_hand(topic, 0, 1 << 20);
+    assert_eq!(all, (next > 0).then(|| (at_hand.clone(), true)));
+    assert_eq!(Ok(at_hand), engine.read(topic, 0, 1 << 20));
 }
 
 #[test]
@@ -168,8 +183,13 @@ fn a_reader_never_sees_what_is_replaced() {
 
 /// Reads what has come since, and all of it once more: nothing that was seen may change.
 fn read_on(engine: &Engine, topic: TopicKey, seen: &mut Vec<String>) {
-    for from in [seen.len() as u64, 0] {
-        for batch in engine.read(topic, from, 1 << 20).unwrap() {
+    let came = seen.len() as u64;
+    let at_hand = engine.read_at_hand(topic, came, 1 << 20);
+    let fresh = at_hand.map_or_else(Vec::new, |(batches, _)| batches);
+    let mut reads = vec![(came, fresh)];
+    reads.extend([came, 0].map(|from| (from, engine.read(topic, from, 1 << 20).unwrap())));
+    for (from, batches) in reads {
+        for batch in batches {
             for item in records(&batch).unwrap() {
                 let (offset, record) = item.unwrap();
                 let value = String::from_utf8_lossy(&record.value).into_owned();

@@ -22,7 +22,7 @@ use crate::codec::only_u64;
 use crate::engine::{Answer, Engine};
 use crate::error::{HintError, ReadError};
 use crate::keys::{self, family};
-use crate::read::{self, undecodable};
+use crate::read::undecodable;
 use crate::writer::{BindingWrite, Op, Written};
 pub(crate) use counts::HintCounts;
 pub use counts::HintStats;
@@ -144,7 +144,7 @@ impl Engine {
         if self.kept_hints().targets(partition).next().is_some() {
             return None;
         }
-        read::binding_at_hand(self.store(), partition, key.as_bytes())
+        self.binding_at_hand(key)
     }
 
     /// The hint that is kept of a key for a node.

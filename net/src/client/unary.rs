@@ -256,7 +256,11 @@ impl Links {
         question: &Question<'_>,
         links: &[Arc<Link>],
     ) -> Result<Result<Answer, ClientError>, Again> {
-        let line = match self.first_line(links, question.deadline).await {
+        let line = match links.first().and_then(|best| best.living()) {
+            Some(line) => Ok(line),
+            None => self.first_line(links, question.deadline).await,
+        };
+        let line = match line {
             Ok(line) => line,
             Err(Lost::Connection(cause)) => return Err(question.unreached(cause)),
             Err(lost) => return Ok(Err(lost.into_error(question.doing))),

@@ -29,6 +29,9 @@ use crate::wire::proto::{
     tail_frame::Kind, tail_open::Start,
 };
 
+/// Bytes of batches that are read without giving way to others, at most.
+const AT_HAND_BYTES: usize = 64 << 10;
+
 /// How long a tail that begins waits for this copy to have what the leader has.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
 
@@ -123,7 +126,22 @@ async fn run(shared: &Arc<Shared>, stream: &mut Stream, open: TailOpen) -> Resul
             batches => batches.map_err(|error| Cut::Refused(unreadable(shared, &error)))?,
         };
         if batches.is_empty() {
-            wait(shared, &partition, &mut stream.writer, &mut watch).await?;
+            // What is committed now is in memory: reading it costs less than handing the work to another thread.
+            loop {
+                wait(shared, &partition, &mut stream.writer, &mut watch).await?;
+                let fresh = shared
+                    .engine
+                    .read_at_hand(tail.topic, tail.next, AT_HAND_BYTES);
+                let Some((batches, is_all)) = fresh else {
+                    break;
+                };
+                tail.next = end_of(&batches).map_err(Cut::Refused)?;
+                came_to.store(tail.next, Ordering::Relaxed);
+                send(&mut stream.writer, Kind::Batches(TailBatches {}), batches).await?;
+                if !is_all || tail.is_done() || shared.tasks.is_stopping() {
+                    break;
+                }
+            }
             reading = read(shared, tail.topic, tail.next);
             continue;
         }

@@ -34,6 +34,9 @@ const MAP_WAIT: Duration = Duration::from_secs(2);
 /// How long a watch goes on at a node that has lost the others. Its client tries those, and comes back if there is none.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(5);
 
+/// Keys that are read at once without giving way to others, at most.
+const AT_HAND_MAX: usize = 16;
+
 /// Why a watch ended.
 enum Cut {
     Refused(Error),
@@ -176,7 +179,10 @@ impl Watch<'_> {
             }
             match self.subscription.take(FRAME_KEYS_MAX) {
                 Taken::Keys(keys) => {
-                    let found = self.read(move |shared| held(shared, keys)).await?;
+                    let found = match held_at_hand(self.shared, &keys) {
+                        Some(found) => found,
+                        None => self.read(move |shared| held(shared, keys)).await?,
+                    };
                     self.tell(found).await?;
                     continue;
                 }
@@ -307,6 +313,20 @@ fn held(shared: &Shared, keys: Vec<Bytes>) -> Result<Vec<Found>, ReadError> {
         found.push((key, binding));
     }
     Ok(found)
+}
+
+/// The same, where there are few and that takes no look at the disk.
+fn held_at_hand(shared: &Shared, keys: &[Bytes]) -> Option<Vec<Found>> {
+    if keys.len() > AT_HAND_MAX {
+        return None;
+    }
+    let mut found = Vec::with_capacity(keys.len());
+    for key in keys {
+        let name = BindingKey::new(key).ok()?;
+        let binding = shared.engine.binding_at_hand(&name)?.ok()?;
+        found.push((key.clone(), binding.unwrap_or_default()));
+    }
+    Some(found)
 }
 
 /// Resolves when this node has lost so many others that a watch elsewhere may well learn more, with one of the partitions
