@@ -1,5 +1,6 @@
 //! The engine's public doors.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -270,6 +271,28 @@ impl Engine {
     /// [`ReadError::TopicDeleted`], or its last batch is damaged.
     pub fn describe(&self, topic: TopicKey) -> Result<TopicExtent, ReadError> {
         self.committed(topic, |end| read::extent(&self.store, end, topic))
+    }
+
+    /// The offsets of what is committed here, also where the batch that ends it cannot be read.
+    ///
+    /// # Errors
+    /// [`ReadError::TopicDeleted`]; or the catalogue is damaged, or the log so that not even its end is known.
+    pub fn committed_offsets(&self, topic: TopicKey) -> Result<Range<Offset>, ReadError> {
+        let damage = match self.describe(topic) {
+            Ok(extent) => return Ok(extent.first..extent.next),
+            Err(ReadError::Damaged(damage)) => damage,
+            Err(error) => return Err(error),
+        };
+        let Some(last) = damage.offset.filter(|_| damage.topic == Some(topic)) else {
+            return Err(ReadError::Damaged(damage));
+        };
+        self.committed(topic, |end| {
+            let extent = read::load_extent(&self.store, topic)?;
+            let first = extent.ok_or(ReadError::TopicDeleted)?.first;
+            let stored = last.saturating_add(1);
+            let next = end(topic.id).map_or(stored, |end| end.next.min(stored));
+            Ok(first..next.max(first))
+        })
     }
 
     /// Whole committed batches, verbatim, from the one that contains `from`, until `max_bytes` are reached; at least one

@@ -46,13 +46,13 @@ impl Engine {
         pace: Pace<'_>,
     ) -> Result<Option<TopicHash>, ReadError> {
         // What is committed does not change, so that the rest needs no care.
-        let extent = self.describe(topic)?;
-        if from < extent.first {
-            let first = extent.first;
+        let committed = self.committed_offsets(topic)?;
+        if from < committed.start {
+            let first = committed.start;
             return Err(ReadError::Trimmed { from, first });
         }
-        if until > extent.next {
-            let (from, next) = (until, extent.next);
+        if until > committed.end {
+            let (from, next) = (until, committed.end);
             return Err(ReadError::BeyondEnd { from, next });
         }
         let mut walk = Walk {

@@ -46,7 +46,7 @@ pub use mesh_engine::batch::{Compression, Record};
 use mesh_ring::limits::LIST_PAGE_MAX;
 use producer::Inflight;
 pub use producer::{Producer, ProducerOptions, Published};
-pub use repair::{NodeRepair, RepairReport};
+pub use repair::{NodeRepair, RepairProgress, RepairReport};
 pub use tail::{Start, Tail, TailBatch, TailOptions, TailRecord};
 pub use topics::TopicDescription;
 use unary::{Answer, Repeat, pieces};

@@ -45,6 +45,19 @@ pub struct NodeRepair {
     pub blocks_damaged: u64,
     /// Blocks of which it has everything again, from another copy.
     pub blocks_healed: u64,
+    /// Blocks of which it knows in the end that it cannot read something.
+    pub blocks_unreadable: u64,
+}
+
+/// How far comparing and healing has come.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct RepairProgress {
+    /// Partitions of which all copies are compared, and how many there are to compare.
+    pub partitions: (usize, usize),
+    /// Blocks of topics that were compared so far.
+    pub blocks: u64,
+    /// Blocks that were healed so far.
+    pub blocks_healed: u64,
 }
 
 /// What all nodes have compared and healed, as far as they answer.
@@ -70,6 +83,19 @@ impl Client {
         &self,
         partition: Option<PartitionId>,
     ) -> Result<RepairReport, ClientError> {
+        self.repair_telling(partition, |_| {}).await
+    }
+
+    /// The same, and tells how far it has come whenever a node has answered: however much there is to heal, about every
+    /// second or two of each of them.
+    ///
+    /// # Errors
+    /// As for [`Client::repair`].
+    pub async fn repair_telling(
+        &self,
+        partition: Option<PartitionId>,
+        mut tell: impl FnMut(RepairProgress),
+    ) -> Result<RepairReport, ClientError> {
         let view = self.cluster().await?;
         let mut wanted = view.partitions.clone();
         if let Some(id) = partition {
@@ -84,8 +110,9 @@ impl Client {
         }
         let mut round = Round::new(&view);
         let (answer_to, mut answers) = mpsc::channel(AT_ONCE);
+        let count = wanted.len();
         let mut waiting = wanted.into_iter();
-        let mut asking = 0;
+        let (mut asking, mut done) = (0, 0);
         loop {
             while asking < AT_ONCE
                 && let Some(partition) = waiting.next()
@@ -93,24 +120,32 @@ impl Client {
                 let asked = round.whom(&partition);
                 let (links, answer_to) = (self.0.links.clone(), answer_to.clone());
                 self.0.tasks.spawn("repair", async move {
-                    let told = ask_each(&links, partition.id, asked).await;
-                    // The caller may have stopped waiting.
-                    let _ = answer_to.send(told).await;
+                    ask_each(&links, partition.id, asked, answer_to).await;
                 });
                 asking += 1;
             }
             if asking == 0 {
                 return round.report();
             }
-            let told = answers.recv().await;
-            asking -= 1;
-            round.note(told.unwrap_or_default())?;
+            match answers.recv().await {
+                Some(Told::Answer(node, answer)) => round.note(node, answer)?,
+                Some(Told::Compared) | None => {
+                    asking -= 1;
+                    done += 1;
+                }
+            }
+            tell(round.progress((done, count)));
         }
     }
 }
 
-/// What nodes say, one after the other; a node answers again where there was more to compare than one answer takes.
-type Told = Vec<(NodeId, Result<proto::Repaired, Missed>)>;
+/// What comes of a partition.
+enum Told {
+    /// What a node says; it answers again where there was more to compare than one answer takes.
+    Answer(NodeId, Result<proto::Repaired, Missed>),
+    /// All have answered.
+    Compared,
+}
 
 /// Why a node has not compared a partition.
 enum Missed {
@@ -160,20 +195,31 @@ impl<'a> Round<'a> {
             .collect()
     }
 
-    fn note(&mut self, told: Told) -> Result<(), ClientError> {
-        for (node, answer) in told {
-            match answer {
-                Ok(repaired) => self.add(node, repaired)?,
-                Err(Missed::Silent(error)) => {
-                    self.silent.entry(node).or_insert(error);
-                }
-                Err(Missed::Refused(cause)) => {
-                    self.missed.entry(node).or_insert(cause);
-                }
-                Err(Missed::Never(error)) => return Err(error),
+    fn note(
+        &mut self,
+        node: NodeId,
+        answer: Result<proto::Repaired, Missed>,
+    ) -> Result<(), ClientError> {
+        match answer {
+            Ok(repaired) => self.add(node, repaired)?,
+            Err(Missed::Silent(error)) => {
+                self.silent.entry(node).or_insert(error);
             }
+            Err(Missed::Refused(cause)) => {
+                self.missed.entry(node).or_insert(cause);
+            }
+            Err(Missed::Never(error)) => return Err(error),
         }
         Ok(())
+    }
+
+    fn progress(&self, partitions: (usize, usize)) -> RepairProgress {
+        let nodes = self.done.values();
+        RepairProgress {
+            partitions,
+            blocks: nodes.clone().map(|node| node.blocks).sum(),
+            blocks_healed: nodes.map(|node| node.blocks_healed).sum(),
+        }
     }
 
     fn add(&mut self, node: NodeId, repaired: proto::Repaired) -> Result<(), ClientError> {
@@ -188,6 +234,10 @@ impl<'a> Round<'a> {
         done.blocks_differing += repaired.blocks_differing;
         done.blocks_damaged += repaired.blocks_damaged;
         done.blocks_healed += repaired.blocks_healed;
+        // As it is in the end.
+        if repaired.next.is_none() {
+            done.blocks_unreadable += repaired.blocks_unreadable;
+        }
         for missed in repaired.missed {
             let other = missed.node.as_ref().try_into().map(NodeId);
             let other = other.map_err(|_| ClientError::protocol("an ill-formed id"))?;
@@ -220,20 +270,28 @@ impl<'a> Round<'a> {
     }
 }
 
-async fn ask_each(links: &Links, id: PartitionId, nodes: Vec<Place>) -> Told {
-    let mut told = Vec::new();
+async fn ask_each(
+    links: &Links,
+    id: PartitionId,
+    nodes: Vec<Place>,
+    answer_to: mpsc::Sender<Told>,
+) {
     for (node, at) in nodes {
         let mut after = None;
         loop {
             let answer = ask(links, id, at.clone(), after).await;
             after = answer.as_ref().ok().and_then(|done| done.next.clone());
-            told.push((node, answer));
+            if answer_to.send(Told::Answer(node, answer)).await.is_err() {
+                // The caller has stopped waiting.
+                return;
+            }
             if after.is_none() {
                 break;
             }
         }
     }
-    told
+    // Nobody may be waiting any more.
+    let _ = answer_to.send(Told::Compared).await;
 }
 
 /// Asks the node at an address, or the only one.

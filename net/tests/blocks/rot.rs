@@ -34,6 +34,19 @@ pub(crate) fn batch_at(data: &Path, topic: &str, offset: u64) -> Bytes {
     batch
 }
 
+/// Flips a byte in each of the batches that hold these offsets, of a node that is stopped.
+pub(crate) fn flip_all(data: &Path, topic: &str, offsets: impl Iterator<Item = u64>) {
+    let engine = disk(data);
+    let key = key_of(&engine, topic);
+    let batches: Vec<Bytes> = offsets
+        .map(|offset| engine.read(key, offset, 1).unwrap().remove(0))
+        .collect();
+    engine.close().unwrap();
+    for batch in batches {
+        flip(data, &batch);
+    }
+}
+
 /// Flips a byte in the middle of a batch, where it lies in a blob file. The node may run.
 pub(crate) fn flip(data: &Path, batch: &[u8]) {
     let files = fs::read_dir(data.join("db")).unwrap();

@@ -83,6 +83,11 @@ impl Repairs {
         self.counters.status(self.blocks.unreadable())
     }
 
+    /// How many blocks of the partition's topics are known that cannot be read.
+    pub(super) fn unreadable_blocks(&self, id: PartitionId) -> u64 {
+        self.blocks.unreadable_in(id)
+    }
+
     /// Sentences for people about what is not as it should be.
     pub(super) fn warnings(&self, engine: &Engine) -> Vec<String> {
         self.blocks.warnings(engine)

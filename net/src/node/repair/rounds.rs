@@ -115,7 +115,7 @@ fn begin_round(shared: &Shared, round: u64, now: Instant, every: Duration) {
     let (map, me) = (shared.map(), shared.me());
     shared.repairs.counters.note_round();
     shared.repairs.trees.tidy();
-    shared.repairs.blocks.tidy(&map, me);
+    shared.repairs.blocks.tidy(&map, me, &shared.engine);
     shared.repairs.blocks.begin_round();
     let mut due: Vec<(PartitionId, NodeId)> = map
         .assignments()

@@ -17,7 +17,7 @@ use crate::wire::proto::{
     reply::Kind as Answer,
 };
 
-/// How long one request goes on comparing blocks before it answers with the place where the next one goes on.
+/// How long one request goes on healing and comparing blocks before it answers with the place where the next one goes on.
 const BLOCKS_FOR: Duration = Duration::from_secs(1);
 
 /// One step of another node's comparison.
@@ -85,26 +85,47 @@ pub(super) async fn run(
         bytes: sum.bytes,
         damaged: sum.damaged,
         missed,
-        next: next.map(|(node, at)| BlockPlace {
-            node: Bytes::copy_from_slice(&node.0),
-            topic: at.topic.0,
-            block: at.block,
-        }),
+        next: next.map(on_the_wire),
         blocks: sum.blocks,
         blocks_differing: sum.blocks_differing,
         blocks_damaged: sum.blocks_damaged,
         blocks_healed: sum.blocks_healed,
+        blocks_unreadable: shared.repairs.unreadable_blocks(id),
     })))
 }
 
-fn place(place: &BlockPlace) -> Result<(NodeId, Place), Error> {
-    let node = place.node.as_ref().try_into().map(NodeId);
-    let node = node.map_err(|_| reply::malformed("a node's id has 16 bytes"))?;
+/// Where a request goes on.
+#[derive(Clone, Copy, Debug)]
+enum After {
+    /// With healing what is known to be unreadable.
+    Healing(Place),
+    /// With comparing blocks with another copy.
+    Comparing(NodeId, Place),
+}
+
+fn on_the_wire(after: After) -> BlockPlace {
+    let (node, at) = match after {
+        After::Healing(at) => (Bytes::new(), at),
+        After::Comparing(node, at) => (Bytes::copy_from_slice(&node.0), at),
+    };
+    BlockPlace {
+        node,
+        topic: at.topic.0,
+        block: at.block,
+    }
+}
+
+fn place(place: &BlockPlace) -> Result<After, Error> {
     let at = Place {
         topic: TopicId(place.topic),
         block: place.block,
     };
-    Ok((node, at))
+    if place.node.is_empty() {
+        return Ok(After::Healing(at));
+    }
+    let node = place.node.as_ref().try_into().map(NodeId);
+    let node = node.map_err(|_| reply::malformed("a node's id has 16 bytes"))?;
+    Ok(After::Comparing(node, at))
 }
 
 /// What one request does.
@@ -117,30 +138,38 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Where the next request goes on, if there is more to do.
-    async fn compare(
-        &mut self,
-        others: &[NodeId],
-        after: Option<(NodeId, Place)>,
-    ) -> Option<(NodeId, Place)> {
+    async fn compare(&mut self, others: &[NodeId], after: Option<After>) -> Option<After> {
         if after.is_none() {
             for node in others {
                 self.bindings(*node).await;
             }
-            let step = blocks::heal_all(self.shared, self.id).await;
-            self.take(step);
         }
         let until = Instant::now() + BLOCKS_FOR;
-        let begin = after.map_or(NodeId([0; 16]), |(node, _)| node);
+        let (begin, place) = match after.unwrap_or(After::Healing(Place::default())) {
+            After::Healing(at) => {
+                let step = blocks::heal_all(self.shared, self.id, at, until).await;
+                if let Some(next) = self.take(step) {
+                    return Some(After::Healing(next));
+                }
+                (NodeId([0; 16]), Place::default())
+            }
+            After::Comparing(node, at) => (node, at),
+        };
         let shared = self.shared;
+        // However slowly copies may be read, an answer comes soon.
+        let most = blocks::PAGE_BYTES.min(shared.transfers.read_in(BLOCKS_FOR));
         let rest = others.iter().filter(|node| **node >= begin);
         for node in rest.filter(|node| shared.is_alive(**node)) {
-            let from = after.filter(|(begin, _)| begin == node);
-            let mut at = from.map_or_else(Place::default, |(_, at)| at);
+            let mut at = if *node == begin {
+                place
+            } else {
+                Place::default()
+            };
             loop {
                 if Instant::now() >= until {
-                    return Some((*node, at));
+                    return Some(After::Comparing(*node, at));
                 }
-                match blocks::compare(shared, self.id, *node, at, blocks::PAGE_BYTES).await {
+                match blocks::compare(shared, self.id, *node, at, most, Some(until)).await {
                     Ok(step) => match self.take(step) {
                         Some(next) => at = next,
                         None => break,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh_engine::{ReadError, TopicConfig, TopicError, TopicMeta};
+use mesh_engine::{Engine, ReadError, TopicConfig, TopicError, TopicMeta};
 use mesh_ring::ids::TopicKey;
 use mesh_ring::limits::LIST_PAGE_MAX;
 use mesh_ring::name::{CursorName, TopicName};
@@ -161,8 +161,11 @@ pub(super) async fn hash(
         Some(wanted) => TopicKey::try_from(wanted).map_err(reply::invalid)?,
         None => find(shared, &name).await?.key,
     };
+    // What cannot be read of it is counted, its end as well.
+    let end = |engine: &Engine, topic| engine.committed_offsets(topic).map(|known| known.end);
+    let deadline = tokio::time::Instant::now() + HASH_WAIT;
     shared
-        .wait_for_commit(topic, hash.until, tokio::time::Instant::now() + HASH_WAIT)
+        .wait_for_end(topic, hash.until, deadline, end)
         .await?;
     let (from, until) = (hash.from, hash.until);
     let digest = on_disk(shared, move |shared| {
@@ -273,11 +276,22 @@ impl Shared {
         next: u64,
         deadline: tokio::time::Instant,
     ) -> Result<(), Error> {
+        let end = |engine: &Engine, topic| engine.describe(topic).map(|extent| extent.next);
+        self.wait_for_end(topic, next, deadline, end).await
+    }
+
+    async fn wait_for_end(
+        self: &Arc<Self>,
+        topic: TopicKey,
+        next: u64,
+        deadline: tokio::time::Instant,
+        end: fn(&Engine, TopicKey) -> Result<u64, ReadError>,
+    ) -> Result<(), Error> {
         let mut watch = self.commits.watch(topic);
         loop {
-            let extent = on_disk(self, move |shared| Ok(shared.engine.describe(topic))).await?;
-            match extent {
-                Ok(extent) if extent.next >= next => return Ok(()),
+            let end = on_disk(self, move |shared| Ok(end(&shared.engine, topic))).await?;
+            match end {
+                Ok(end) if end >= next => return Ok(()),
                 // A copy that is behind may not know the topic yet.
                 Ok(_) | Err(ReadError::TopicDeleted) => {}
                 Err(error) => {

@@ -88,6 +88,14 @@ impl Transfers {
         self.rate.spend(bytes).await;
     }
 
+    /// How many bytes may be read to be compared in so much time.
+    pub(in crate::node) fn read_in(&self, time: Duration) -> u64 {
+        match self.reads.bytes_per_second {
+            0 => u64::MAX,
+            rate => (rate as f64 * time.as_secs_f64()) as u64,
+        }
+    }
+
     /// Waits until `bytes` more may be read to be compared: as fast as they may be given away, and beside that, so that no copy
     /// on its way waits for a comparison.
     pub(in crate::node) async fn spend_read(&self, bytes: usize) {

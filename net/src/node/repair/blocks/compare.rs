@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use mesh_engine::{BLOCK_OFFSETS, ReadError, TopicExtent};
 use mesh_ring::ids::{NodeId, PartitionId, TopicId, TopicKey};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::answer::{Look, look};
-use super::heal::{examine, heal, spend};
+use super::heal::{examine, heal, named, spend};
 use super::{Block, Place, Unfinished, here};
 use crate::node::Shared;
 use crate::node::repair::Compared;
@@ -36,6 +36,9 @@ const TOPICS_AT_ONCE: usize = 128;
 
 /// How long another node may take to read its copies of the blocks in one message.
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long whoever waits for a comparison waits for one block. What came until then stays.
+const HEAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What one step has come to.
 #[derive(Debug, Default)]
@@ -65,7 +68,7 @@ pub(in crate::node::repair) async fn round(
     }
     let from = blocks.places().get(&(id, with)).copied();
     let most = ROUND_BYTES.min(left);
-    let step = compare(shared, id, with, from.unwrap_or_default(), most).await?;
+    let step = compare(shared, id, with, from.unwrap_or_default(), most, None).await?;
     let spent = |left: u64| Some(left.saturating_sub(step.read));
     let _ = blocks
         .budget
@@ -78,8 +81,8 @@ pub(in crate::node::repair) async fn round(
     Ok(())
 }
 
-/// Compares blocks from a place on, until about so many bytes were read. What this node cannot read is healed; what cannot be
-/// healed yet stays wanted.
+/// Compares blocks from a place on, until about so many bytes were read. What this node cannot read is healed, as much as can be
+/// until `until`; what cannot be healed yet stays wanted.
 ///
 /// # Errors
 /// [`Unfinished`]. What was done until then is in the node's counters.
@@ -89,8 +92,9 @@ pub(in crate::node) async fn compare(
     with: NodeId,
     from: Place,
     most_bytes: u64,
+    until: Option<Instant>,
 ) -> Result<Step, Unfinished> {
-    let part = here(shared, move |shared| gather(shared, id, from, most_bytes)).await?;
+    let mut part = here(shared, move |shared| gather(shared, id, from, most_bytes)).await?;
     let mut step = Step {
         next: part.next,
         read: part.bytes,
@@ -99,9 +103,16 @@ pub(in crate::node) async fn compare(
     // One long block is paid for as far as a part goes, so that whoever waits for this need not be patient for its sake.
     shared
         .transfers
-        .spend_read(part.bytes.min(PAGE_BYTES) as usize)
+        .spend_read(part.bytes.min(most_bytes) as usize)
         .await;
-    for block in part.damaged {
+    // One at least, so that it goes on however little time there is.
+    for (healed, block) in std::mem::take(&mut part.damaged).into_iter().enumerate() {
+        if healed > 0 && until.is_some_and(|until| Instant::now() >= until) {
+            // What lies before it is compared now, and the rest with it the next time.
+            part.whole.retain(|(whole, _)| *whole < block);
+            step.next = Some(block.place());
+            break;
+        }
         mend(shared, block, Some(with), &mut step).await;
     }
     if !part.whole.is_empty() {
@@ -111,23 +122,42 @@ pub(in crate::node) async fn compare(
     Ok(step)
 }
 
-/// Heals what is known to be unreadable in a partition.
-pub(in crate::node) async fn heal_all(shared: &Arc<Shared>, id: PartitionId) -> Step {
+/// Heals what is known to be unreadable in a partition, from a place on, until `until`. The step says where it goes on.
+pub(in crate::node) async fn heal_all(
+    shared: &Arc<Shared>,
+    id: PartitionId,
+    from: Place,
+    until: Instant,
+) -> Step {
     let wanted = shared.repairs.blocks.wanted().of(id);
     let mut step = Step::default();
-    for block in wanted {
+    let rest = wanted.into_iter().filter(|block| block.place() >= from);
+    for (healed, block) in rest.enumerate() {
+        if healed > 0 && Instant::now() >= until {
+            step.next = Some(block.place());
+            break;
+        }
         mend(shared, block, None, &mut step).await;
     }
     step
 }
 
 async fn mend(shared: &Arc<Shared>, block: Block, first: Option<NodeId>, step: &mut Step) {
-    match heal(shared, block, first, &mut step.compared.bytes).await {
-        Ok(healed) => {
+    let healing = heal(shared, block, first, &mut step.compared.bytes);
+    match timeout(HEAL_TIMEOUT, healing).await {
+        Ok(Ok(healed)) => {
             step.compared.blocks_damaged += u64::from(healed);
             step.compared.blocks_healed += u64::from(healed);
         }
-        Err(cause) => {
+        Err(_) => {
+            let named = named(shared, block).await;
+            step.compared.blocks_damaged += 1;
+            step.troubles.push(format!(
+                "{named} is not healed within {} s: what came stays, ask again",
+                HEAL_TIMEOUT.as_secs()
+            ));
+        }
+        Ok(Err(cause)) => {
             step.compared.blocks_damaged += 1;
             step.troubles.push(cause);
         }

@@ -105,9 +105,7 @@ pub(super) async fn heal(
             }
         }
     }
-    let engine = Arc::clone(&shared.engine);
-    let named = blocking(move || block.in_words(&engine)).await;
-    let named = named.unwrap_or_else(|| block.topic.to_string());
+    let named = named(shared, block).await;
     Err(match causes.is_empty() {
         true => format!("{named} cannot be read at offset {lost}, and no other replica is there"),
         false => format!(
@@ -115,6 +113,13 @@ pub(super) async fn heal(
             causes.join("; ")
         ),
     })
+}
+
+/// For people.
+pub(super) async fn named(shared: &Arc<Shared>, block: Block) -> String {
+    let engine = Arc::clone(&shared.engine);
+    let named = blocking(move || block.in_words(&engine)).await;
+    named.unwrap_or_else(|| block.topic.to_string())
 }
 
 async fn unreadable(shared: &Arc<Shared>, block: Block) -> Result<Option<Offset>, Unfinished> {

@@ -2,7 +2,7 @@
 //! can.
 //!
 //! - `compare`: the side that begins, some blocks at a time; `answer`: the other one; `digests`: those worked out lately;
-//! - `heal`: one block made whole; `wanted`: which ones are to be, and when.
+//! - `heal`: one block made whole; `wanted`: which ones are to be, and when; `search`: where they are looked for.
 //!
 //! A comparison reads what it compares, on both sides, and so finds what is missing or rotten in between two scrubs. That is
 //! why rounds by the clock take a few MiB of a copy each and go on where the one before has stopped, while `meshctl repair`
@@ -12,15 +12,15 @@ mod answer;
 mod compare;
 mod digests;
 mod heal;
+mod search;
 mod wanted;
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh_engine::{BLOCK_OFFSETS, Damage, Engine, ReadError};
-use mesh_ring::ids::{NodeId, Offset, PartitionId, TopicId, TopicKey};
+use mesh_ring::ids::{NodeId, PartitionId, TopicId, TopicKey};
 use mesh_ring::ledger::Source;
 use mesh_ring::map::ClusterMap;
 use tokio::sync::Notify;
@@ -31,6 +31,7 @@ pub(super) use self::compare::round;
 pub(in crate::node) use self::compare::{PAGE_BYTES, Step, compare, heal_all};
 use self::digests::Digests;
 pub(super) use self::heal::work;
+use self::search::Searches;
 use self::wanted::Wanted;
 use super::agenda::Pair;
 use super::walk::Unfinished;
@@ -55,7 +56,7 @@ pub(in crate::node) struct Block {
 }
 
 /// Where a comparison of a partition's topics goes on: at the first block that was not compared.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(in crate::node) struct Place {
     pub(in crate::node) topic: TopicId,
     pub(in crate::node) block: u64,
@@ -70,6 +71,7 @@ pub(super) struct Blocks {
     /// Rung when a block is wanted that was not.
     due: Notify,
     digests: Digests,
+    searches: Searches,
     /// Bytes that the present round may read yet.
     budget: AtomicU64,
     /// Blocks that have other records at another node, in words.
@@ -97,7 +99,7 @@ impl Blocks {
     }
 
     /// Lets go of what no comparison asks for any more.
-    pub(super) fn tidy(&self, map: &ClusterMap, me: NodeId) {
+    pub(super) fn tidy(&self, map: &ClusterMap, me: NodeId, engine: &Engine) {
         self.digests.tidy();
         self.places()
             .retain(|(id, node), _| others(map, *id, me).contains(node));
@@ -107,6 +109,21 @@ impl Blocks {
         };
         self.conflicts().retain(|(block, _), _| kept(block));
         self.wanted().retain(kept);
+        self.settle_conflicts(engine);
+    }
+
+    /// Lets go of conflicts about records that nobody has any more: their topic was deleted, or they were trimmed.
+    fn settle_conflicts(&self, engine: &Engine) {
+        let blocks: BTreeSet<Block> = self.conflicts().keys().map(|(block, _)| *block).collect();
+        for block in blocks {
+            let is_gone = match engine.describe(block.topic) {
+                Ok(extent) => block.number < extent.blocks().start,
+                Err(error) => error == ReadError::TopicDeleted,
+            };
+            if is_gone {
+                self.conflicts().retain(|(of, _), _| *of != block);
+            }
+        }
     }
 
     /// How many blocks are known that cannot be read.
@@ -114,8 +131,14 @@ impl Blocks {
         self.wanted().len() as u64
     }
 
+    /// The same for one partition.
+    pub(super) fn unreadable_in(&self, id: PartitionId) -> u64 {
+        self.wanted().of(id).len() as u64
+    }
+
     /// Sentences for people about what is not as it should be.
     pub(super) fn warnings(&self, engine: &Engine) -> Vec<String> {
+        self.settle_conflicts(engine);
         let wanted: Vec<Block> = self.wanted().blocks().take(SENTENCES_MAX).collect();
         let unreadable = wanted.into_iter().map(|block| {
             format!(
@@ -138,6 +161,13 @@ impl Block {
 
     fn partition(&self) -> PartitionId {
         self.topic.partition
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            topic: self.topic.id,
+            block: self.number,
+        }
     }
 
     /// For people.
@@ -168,33 +198,6 @@ impl Shared {
                 self.want_block(block, &damage.detail);
             }
         }
-    }
-
-    /// Finds out which blocks with these offsets cannot be read, in the background: somebody has seen that some cannot.
-    pub(in crate::node) fn look_for_damage(
-        self: &Arc<Self>,
-        topic: TopicKey,
-        offsets: Range<Offset>,
-    ) {
-        let shared = Arc::clone(self);
-        self.tasks.spawn("search for damage", async move {
-            let looking = Arc::clone(&shared);
-            let blocks = offsets.start / BLOCK_OFFSETS..offsets.end.div_ceil(BLOCK_OFFSETS);
-            let looked = blocking(move || {
-                for number in blocks.take_while(|_| !looking.tasks.is_stopping()) {
-                    match looking.engine.unreadable_in(topic, number) {
-                        Ok(None) => {}
-                        Ok(Some(offset)) => {
-                            let detail = format!("offset {offset} cannot be read");
-                            looking.want_block(Block { topic, number }, &detail);
-                        }
-                        // It is found again where it matters.
-                        Err(_) => return,
-                    }
-                }
-            });
-            looked.await;
-        });
     }
 
     fn want_block(&self, block: Block, detail: &str) {
