@@ -186,9 +186,9 @@ fn read_on(engine: &Engine, topic: TopicKey, seen: &mut Vec<String>) {
     let came = seen.len() as u64;
     let at_hand = engine.read_at_hand(topic, came, 1 << 20);
     let fresh = at_hand.map_or_else(Vec::new, |(batches, _)| batches);
-    let mut reads = vec![(came, fresh)];
-    reads.extend([came, 0].map(|from| (from, engine.read(topic, from, 1 << 20).unwrap())));
-    for (from, batches) in reads {
+    let mut reads = vec![fresh];
+    reads.extend([came, 0].map(|from| engine.read(topic, from, 1 << 20).unwrap()));
+    for batches in reads {
         for batch in batches {
             for item in records(&batch).unwrap() {
                 let (offset, record) = item.unwrap();
