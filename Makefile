@@ -14,7 +14,7 @@ NATS_VERSION := 2.15.*
 ETCD_TOOLS := $(HOME)/.cache/meshlog-etcd
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test format-check lint docs tests format build bench bench-nats-tools bench-etcd-tools model torture deny system-packages
+.PHONY: help demo test format-check lint docs tests counts counts-packages format build bench bench-nats-tools bench-etcd-tools model torture deny system-packages
 # Cargo already uses every core, and the steps of `make test` are meant to fail in order.
 .NOTPARALLEL:
 
@@ -25,7 +25,7 @@ demo: system-packages ## build meshctl (release) and run its guided tour on real
 	@echo "==> demo: the first build compiles RocksDB, about ten minutes on two cores"
 	@scripts/env cargo run --locked --release -p meshctl --bin meshctl -- demo
 
-test: system-packages format-check lint docs tests ## formatting, lints, docs and all tests: what CI runs
+test: counts-packages format-check lint docs tests ## formatting, lints, docs, all tests, and instructions of the hot paths: what CI runs
 
 format-check:
 	@echo "==> formatting: cargo fmt --check"
@@ -40,8 +40,12 @@ docs: system-packages
 	@RUSTDOCFLAGS="-D warnings" scripts/env cargo doc --workspace --no-deps --locked
 
 tests: system-packages
-	@echo "==> tests: cargo test, with doctests"
+	@echo "==> tests: cargo test, with doctests; then the instructions of the hot paths"
 	@scripts/test
+
+counts: counts-packages ## count the instructions of the hot paths anew: rewrites benches/counts.json
+	@echo "==> counts: callgrind, every hot path three times"
+	@scripts/counts rewrite
 
 format: ## format the source in place
 	@scripts/env cargo fmt --all
@@ -84,3 +88,6 @@ deny: ## licences, advisories and sources of every dependency
 
 system-packages:
 	@scripts/system-packages
+
+counts-packages:
+	@scripts/system-packages valgrind

@@ -80,7 +80,7 @@ impl Limit {
 }
 
 /// Every bar, in the order of the report.
-pub const BARS: [Bar; 38] = [
+pub const BARS: [Bar; 41] = [
     Bar {
         id: "append-rocksdb",
         figure: "durable append, batches of 256 × 1 KiB, against bare RocksDB storing the same records as 256 keys in one \
@@ -271,6 +271,21 @@ pub const BARS: [Bar; 38] = [
         id: "bindings-watch",
         figure: "idle cluster, change → its watcher sees it, p99, against one fsync + 1 ms",
         limit: Limit::RatioAtMost(1.0),
+    },
+    Bar {
+        id: "growth-size",
+        figure: "cost of an operation in the largest store against 1 GiB, the one that grows most",
+        limit: Limit::RatioAtMost(1.2),
+    },
+    Bar {
+        id: "growth-topics",
+        figure: "the same with 1,000,000 topics against 10",
+        limit: Limit::RatioAtMost(1.2),
+    },
+    Bar {
+        id: "growth-nodes",
+        figure: "the same with 100 nodes against 3",
+        limit: Limit::RatioAtMost(1.2),
     },
 ];
 

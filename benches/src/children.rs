@@ -3,6 +3,8 @@
 //! The report starts itself as `report child WORK ARGUMENTS…`. A child says on stdout when it is ready, and ends when its
 //! stdin closes, so that none outlives the report.
 
+mod growing;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio};
@@ -64,6 +66,16 @@ impl Child {
             return Err(format!("a process ended early: {}", self.process.wait()?).into());
         }
         Ok(line.trim_end().to_owned())
+    }
+
+    /// Says a line on its stdin.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        let stdin = self.lifeline.as_mut().ok_or("the process has no stdin")?;
+        writeln!(stdin, "{line}")?;
+        Ok(stdin.flush()?)
     }
 
     /// Its process id.
@@ -136,7 +148,12 @@ pub struct Filled {
 pub fn work(arguments: &[String]) -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["grow", dir, bytes] => grow(dir.as_ref(), bytes.parse()?),
+        ["grow", dir, bytes, topics] => {
+            growing::grow(dir.as_ref(), bytes.parse()?, topics.parse()?)
+        }
+        ["exercise", dir, records, topics] => {
+            growing::exercise(dir.as_ref(), records.parse()?, topics.parse()?)
+        }
         ["fill", kind, dir, bytes, batch, topics] => {
             let work = Appending {
                 batch: batch.parse()?,
@@ -169,34 +186,9 @@ pub fn work(arguments: &[String]) -> Result<()> {
             nodes.parse()?,
             partitions.parse()?,
             tell,
-            wait_for_end_of_stdin,
+            next_line_of_stdin,
         ),
         _ => Err("this is no work for a child".into()),
-    }
-}
-
-/// Appends batches for ever, says when the records' values come to `bytes`, and dies with its parent.
-fn grow(dir: &Path, bytes: u64) -> Result<()> {
-    die_with_parent()?;
-    let (mut store, payload) = (open_or_create(dir)?, Payload::new(RECORD_BYTES));
-    let work = Appending {
-        batch: 256,
-        topics: 1,
-    };
-    for number in 0.. {
-        append_one(&mut store, &payload, work, number)?;
-        if (number + 1) * (work.batch * RECORD_BYTES) as u64 == bytes {
-            tell("grown")?;
-        }
-    }
-    Ok(())
-}
-
-fn open_or_create(dir: &Path) -> Result<Meshlog> {
-    if dir.exists() {
-        Meshlog::open(dir, 1)
-    } else {
-        Meshlog::create(dir, 1)
     }
 }
 
@@ -276,6 +268,13 @@ fn tell(line: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")?;
     Ok(out.flush()?)
+}
+
+/// `None` once stdin is closed.
+fn next_line_of_stdin() -> Result<Option<String>> {
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line)?;
+    Ok((read > 0).then(|| line.trim_end().to_owned()))
 }
 
 fn wait_for_end_of_stdin() -> Result<()> {

@@ -1,8 +1,9 @@
 //! Very many nodes in one process: each with its own store, endpoint and connections, and caches that are small.
 
+use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mesh_engine::{Founding, FoundingMember, Identity};
 use mesh_net::client::ClientConfig;
@@ -70,6 +71,22 @@ impl Fleet {
             .collect()
     }
 
+    /// Stops the node of this number, counted from 0, as SIGTERM does, and starts it again; returns when it was started.
+    ///
+    /// # Errors
+    /// It does not start again; the process has said why.
+    pub fn restart(&mut self, number: usize) -> Result<Instant> {
+        self.child.say(&format!("restart {number}"))?;
+        let stopped = self.child.line()?;
+        let began = Instant::now();
+        let started = self.child.line()?;
+        if (&*stopped, &*started) == ("stopped", "started") {
+            Ok(began)
+        } else {
+            Err(format!("the fleet said {stopped:?} and {started:?}").into())
+        }
+    }
+
     /// The process of all nodes.
     #[must_use]
     pub fn id(&self) -> u32 {
@@ -77,37 +94,51 @@ impl Fleet {
     }
 }
 
-/// The work of that process: serves the nodes until its stdin closes. `ready` is told how to reach them.
+/// The work of that process: serves the nodes until there is no next line. `tell` is told how to reach them. A line
+/// `restart NUMBER` restarts one of them.
 ///
 /// # Errors
-/// A node does not start.
+/// A node does not start; a line is not understood.
 pub fn serve(
     dir: &Path,
     nodes: usize,
     partitions: u16,
-    ready: impl FnOnce(&str) -> Result<()>,
-    wait: impl FnOnce() -> Result<()>,
+    tell: impl Fn(&str) -> Result<()>,
+    mut next_line: impl FnMut() -> Result<Option<String>>,
 ) -> Result<()> {
     let (configs, met) = prepare(dir, nodes, partitions)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let served = runtime.block_on(async {
-        let mut starting = JoinSet::new();
-        for config in configs {
-            starting.spawn(Node::start(config));
-        }
-        let mut served = Vec::new();
-        while let Some(node) = starting.join_next().await {
-            served.push(node??);
-        }
-        Ok::<_, crate::Error>(served)
-    })?;
-    ready(&serde_json::to_string(&met)?)?;
-    wait()?;
+    let mut served = runtime.block_on(start_all(&configs))?;
+    tell(&serde_json::to_string(&met)?)?;
+    while let Some(line) = next_line()? {
+        let number = line.strip_prefix("restart ").map(str::parse::<usize>);
+        let number = number.ok_or_else(|| format!("{line:?} is not understood"))??;
+        let config = configs.get(number).ok_or("there is no such node")?;
+        let node = served.remove(&number).ok_or("there is no such node")?;
+        runtime.block_on(node.shutdown())?;
+        tell("stopped")?;
+        served.insert(number, runtime.block_on(Node::start(config.clone()))?);
+        tell("started")?;
+    }
     // Nobody needs what they hold: they go down like a machine without power.
     drop(served);
     std::process::exit(0);
+}
+
+/// All nodes by their numbers.
+async fn start_all(configs: &[NodeConfig]) -> Result<BTreeMap<usize, Node>> {
+    let mut starting = JoinSet::new();
+    for (number, config) in configs.iter().cloned().enumerate() {
+        starting.spawn(async move { (number, Node::start(config).await) });
+    }
+    let mut served = BTreeMap::new();
+    while let Some(started) = starting.join_next().await {
+        let (number, node) = started?;
+        served.insert(number, node?);
+    }
+    Ok(served)
 }
 
 /// Folders, identities and the founding of all nodes; what `meshctl init` does.

@@ -4,17 +4,21 @@
 //! Where things are: `stores` the contenders behind one trait · `payload` what is stored · `work` what is timed ·
 //! `rounds` contenders taking turns · `sections` the comparisons of the report · `bars` what must be reached ·
 //! `outcome` results as they are kept between runs · `markdown` and `plot` how they are shown · `children` work done
-//! in a process of its own · `node` a real `meshctl serve`, `mesh` several, `fleet` very many in one process · `load` what
-//! is published to them, and every acknowledgement · `nats` NATS JetStream likewise · `traffic` bindings put and read there ·
-//! `etcd` etcd likewise · `bulk` what the transport can do · `place`, `machine`, `process`, `quiet` where it ran.
+//! in a process of its own · `node` a real `meshctl serve`, `mesh` several, `fleet` very many in one process, `askers` their
+//! clients · `load` what is published to them, and every acknowledgement · `nats` NATS JetStream likewise · `traffic`
+//! bindings put and read there · `etcd` etcd likewise · `growth` the same work at several sizes · `counts` instructions of the
+//! hot paths · `bulk` what the transport can do · `place`, `machine`, `process`, `quiet` where it ran.
 //!
 //! `cargo bench -p mesh-benches` runs the criterion benches in `benches/store`; the binary `report` writes BENCHMARKS.md.
 
+pub mod askers;
 pub mod bars;
 pub mod bulk;
 pub mod children;
+pub mod counts;
 pub mod etcd;
 pub mod fleet;
+pub mod growth;
 pub mod load;
 pub mod machine;
 pub mod markdown;

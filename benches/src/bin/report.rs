@@ -23,6 +23,9 @@
 //! | `bindings-repair` | bytes on the wire when copies of 1,000,000 bindings are compared | 5 min |
 //! | `bindings-leaves` | what Merkle leaves cost a put, in the engine alone | 2 min |
 //! | `bindings-hints` | 100,000 hints delivered to a node that returns, three times | 4 min |
+//! | `growth-size` | the same work at 1, 10 and 40 GiB (with `--long`; `MESHLOG_BENCH_GROWTH_GIB`) | 25 min |
+//! | `growth-topics` | the same at 10, 10,000 and 1,000,000 topics (with `--long`; `MESHLOG_BENCH_GROWTH_TOPICS`) | 15 min |
+//! | `growth-nodes` | the same on 3, 10 and 100 nodes in one process (with `--long`; `MESHLOG_BENCH_GROWTH_NODES`) | 10 min |
 //! | `bindings-watch` | put to the event of a watch in an idle cluster | 1 min |
 //!
 //! Results are kept in `benches/results`, a file a section; the page is made from the latest of each.

@@ -74,7 +74,7 @@ fn kill_and_open(run: &Run<'_>, bytes: u64) -> Result<(Vec<f64>, f64)> {
 
 fn kill_when_grown(dir: &Path, bytes: u64) -> Result<()> {
     let dir = dir.to_str().ok_or("the folder's name is not UTF-8")?;
-    let mut child = Child::start("grow", &[dir, &bytes.to_string()])?;
+    let mut child = Child::start("grow", &[dir, &bytes.to_string(), "1"])?;
     child.line()?;
     child.kill()
 }

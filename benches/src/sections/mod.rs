@@ -8,6 +8,9 @@ mod bindings_repair;
 mod bindings_ring;
 mod bindings_watch;
 mod crash;
+mod growth_nodes;
+mod growth_size;
+mod growth_topics;
 mod memory;
 mod open;
 mod replay;
@@ -156,6 +159,24 @@ pub const SECTIONS: &[Section] = &[
         title: "Open after kill -9 of a large store",
         is_long: true,
         run: crash::run,
+    },
+    Section {
+        name: "growth-size",
+        title: "Cost growth: bytes in a store",
+        is_long: true,
+        run: growth_size::run,
+    },
+    Section {
+        name: "growth-topics",
+        title: "Cost growth: topics",
+        is_long: true,
+        run: growth_topics::run,
+    },
+    Section {
+        name: "growth-nodes",
+        title: "Cost growth: nodes",
+        is_long: true,
+        run: growth_nodes::run,
     },
     Section {
         name: "space",

@@ -1,12 +1,12 @@
 //! Questions to any one of very many nodes: the map, and a binding.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use mesh_net::client::{Client, ClusterView, NodeState, WriteOptions};
+use mesh_net::client::ClusterView;
 use mesh_ring::hash::partition_of;
 
 use super::Run;
+use crate::askers::{Asker, LOOK_EVERY, connect, introduce, key, put_all, until_whole};
 use crate::children::setting;
 use crate::fleet::{Fleet, PROBE_INTERVAL};
 use crate::load::runtime;
@@ -19,11 +19,8 @@ use crate::{Result, say};
 /// The largest that comes up is measured.
 const NODES: [usize; 4] = [100, 64, 32, 16];
 const PARTITIONS: u16 = 256;
-/// How long all nodes may take to be one cluster.
-const PATIENCE: Duration = Duration::from_secs(180);
 /// What they do by themselves in the beginning is over by then.
 const SETTLES_WITHIN: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 const KEYS: u64 = 500;
 /// Questions of each kind and round.
@@ -86,7 +83,7 @@ fn measure(run: &Run<'_>, nodes: usize, dir: &std::path::Path) -> Result<Finding
     });
     let keys = run.sized(KEYS).max(50);
     runtime.block_on(put_all(&clients, keys))?;
-    runtime.block_on(introduce(&clients, keys))?;
+    runtime.block_on(introduce(&clients, keys, PARTITIONS))?;
     let idle = idle_percent(&fleet)?;
     let mut rounds = Vec::new();
     for round in 0..run.few_rounds() as u64 {
@@ -148,102 +145,6 @@ fn findings(nodes: usize, rounds: &[Times]) -> Result<Findings> {
         findings.comparisons.push(comparison);
     }
     Ok(findings)
-}
-
-/// A client at each node, and the node's address.
-type Asker = (Client, String);
-
-/// Nodes that all shake hands with each other at once answer late, or not yet.
-async fn connect(fleet: &Fleet, began: Instant) -> Result<Vec<Asker>> {
-    let mut askers = Vec::new();
-    for config in fleet.clients() {
-        let address = config.nodes.concat();
-        let client = loop {
-            match Client::connect(config.clone()).await {
-                Ok(client) => break client,
-                Err(error) if began.elapsed() > PATIENCE => return Err(error.into()),
-                Err(_) => tokio::time::sleep(LOOK_EVERY).await,
-            }
-        };
-        askers.push((client, address));
-    }
-    Ok(askers)
-}
-
-/// Waits until every node's map says that all are up and every partition is led.
-async fn until_whole(askers: &[Asker], began: Instant) -> Result<()> {
-    for (client, address) in askers {
-        loop {
-            let view = match client.cluster().await {
-                Ok(view) => view,
-                Err(error) if began.elapsed() > PATIENCE => return Err(error.into()),
-                Err(_) => {
-                    tokio::time::sleep(LOOK_EVERY).await;
-                    continue;
-                }
-            };
-            let up = view
-                .nodes
-                .iter()
-                .filter(|node| node.state == NodeState::Up)
-                .count();
-            let led = view
-                .partitions
-                .iter()
-                .filter(|partition| partition.active)
-                .count();
-            if up == askers.len() && led == view.partitions.len() {
-                break;
-            }
-            if began.elapsed() > PATIENCE {
-                let all = (askers.len(), view.partitions.len());
-                let so = format!(
-                    "{up} of {} nodes up, {led} of {} partitions led",
-                    all.0, all.1
-                );
-                return Err(format!("by {address} {so} after {PATIENCE:?}").into());
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-    Ok(())
-}
-
-fn key(number: u64) -> String {
-    format!("user:{number}")
-}
-
-async fn put_all(askers: &[Asker], keys: u64) -> Result<()> {
-    for number in 0..keys {
-        let (client, _) = &askers[number as usize % askers.len()];
-        let value = number.to_be_bytes().to_vec();
-        client
-            .put(
-                key(number).as_bytes(),
-                value.into(),
-                WriteOptions::default(),
-            )
-            .await?;
-    }
-    Ok(())
-}
-
-/// Lets every node meet all others that keep a key, so that no question waits for a handshake.
-async fn introduce(askers: &[Asker], keys: u64) -> Result<()> {
-    let view = askers[0].0.cluster().await?;
-    for (client, _) in askers {
-        let mut met = BTreeSet::new();
-        for number in 0..keys {
-            let key = key(number);
-            let partition = partition_of(key.as_bytes(), PARTITIONS);
-            let replicas = &view.partitions[usize::from(partition.0)].replicas;
-            if replicas.iter().any(|node| !met.contains(node)) {
-                met.extend(replicas.iter().copied());
-                client.get(key.as_bytes(), Some(1)).await?;
-            }
-        }
-    }
-    Ok(())
 }
 
 async fn ask(askers: &[Asker], keys: u64, questions: u64, round: u64) -> Result<Times> {

@@ -71,6 +71,50 @@ impl Meshlog {
         &self.engine
     }
 
+    /// Reads and decodes the records of a topic from offset `from` up to `until`.
+    ///
+    /// # Errors
+    /// What the engine says; a record is missing.
+    pub fn read_range(&self, topic: usize, from: u64, until: u64) -> Result<()> {
+        let (mut next, mut bytes) = (from, 0);
+        while next < until {
+            let batches = self.engine.read(self.topics[topic], next, READ_BYTES)?;
+            if batches.is_empty() {
+                return Err(format!("there is no record {next}, of {until}").into());
+            }
+            for batch in &batches {
+                for record in records(batch)? {
+                    let (offset, record) = record?;
+                    bytes += record.value.len();
+                    next = offset + 1;
+                }
+            }
+        }
+        std::hint::black_box(bytes);
+        Ok(())
+    }
+
+    /// The offset that the topic's next record will get.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn next_offset(&self, topic: usize) -> Result<u64> {
+        Ok(self.engine.describe(self.topics[topic])?.next)
+    }
+
+    /// Looks a topic up by its name, as a node does for each request, and reads the last record of it.
+    ///
+    /// # Errors
+    /// What the engine says; the topic or the record is missing.
+    pub fn read_last(&self, topic: usize) -> Result<()> {
+        let found = self.engine.topic(&topic_name(topic)?)?;
+        let key = found.ok_or("a topic is missing")?.key;
+        let next = self.engine.describe(key)?.next;
+        let batches = self.engine.read(key, next.saturating_sub(1), 1)?;
+        std::hint::black_box(batches.first().ok_or("a record is missing")?);
+        Ok(())
+    }
+
     /// Keeps up to `limit` operations waiting for the disk.
     #[must_use]
     pub fn in_flight(&self, limit: usize) -> InFlight<'_> {
