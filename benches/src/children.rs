@@ -9,8 +9,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio};
 use std::str::FromStr;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::markdown::figure;
@@ -78,6 +80,30 @@ impl Child {
         Ok(stdin.flush()?)
     }
 
+    /// The same, but it is killed where it says nothing for so long.
+    ///
+    /// # Errors
+    /// It ended instead, or was killed.
+    pub fn line_within(&mut self, limit: Duration) -> Result<String> {
+        let process = Pid::from_child(&self.process);
+        let (said, waiting) = mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            let watching = scope.spawn(move || {
+                let is_late = waiting.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+                // It is not waited for meanwhile, so that the id is still its own.
+                is_late && kill_process(process, Signal::KILL).is_ok()
+            });
+            let mut line = String::new();
+            let read = self.lines.read_line(&mut line);
+            drop(said);
+            match (read?, watching.join()) {
+                (0, Ok(true)) => Err(format!("a process said nothing for {limit:?}").into()),
+                (0, _) => Err(format!("a process ended early: {}", self.process.wait()?).into()),
+                _ => Ok(line.trim_end().to_owned()),
+            }
+        })
+    }
+
     /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
@@ -99,8 +125,7 @@ impl Child {
     /// # Errors
     /// It failed.
     pub fn terminate(mut self) -> Result<()> {
-        let process = rustix::process::Pid::from_child(&self.process);
-        rustix::process::kill_process(process, rustix::process::Signal::TERM)?;
+        kill_process(Pid::from_child(&self.process), Signal::TERM)?;
         ended(self.process.wait()?)
     }
 
@@ -175,11 +200,15 @@ pub fn work(arguments: &[String]) -> Result<()> {
         }
         ["make-topics", dir, topics] => make_topics(dir.as_ref(), topics.parse()?),
         ["idle", dir] => idle(dir.as_ref()),
-        ["send-bulk", identity, path, bytes] => {
-            let path = bulk::Path::named(path)?;
-            bulk::send(identity.as_ref(), path, bytes.parse()?, |address| {
-                tell(&address.to_string())
-            })
+        ["send-bulk", identity, path, bytes, receivers] => {
+            let (path, receivers) = (bulk::Path::named(path)?, receivers.parse()?);
+            bulk::send(
+                identity.as_ref(),
+                path,
+                bytes.parse()?,
+                receivers,
+                |address| tell(&address.to_string()),
+            )
         }
         ["fleet", dir, nodes, partitions] => fleet::serve(
             dir.as_ref(),
@@ -300,5 +329,29 @@ pub fn setting<T: FromStr>(name: &str, otherwise: T) -> Result<T> {
             .parse()
             .map_err(|_| format!("{name}={text} is not a number").into()),
         Err(_) => Ok(otherwise),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Child {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Child::spawn(command).unwrap()
+    }
+
+    #[test]
+    fn a_process_that_says_nothing_is_killed() {
+        let limit = Duration::from_millis(50);
+        let began = Instant::now();
+        let error = shell("exec sleep 60").line_within(limit).unwrap_err();
+        assert_eq!(error.to_string(), "a process said nothing for 50ms");
+        assert!(began.elapsed() < Duration::from_secs(30));
+        let minute = Duration::from_secs(60);
+        assert_eq!(shell("echo ready").line_within(minute).unwrap(), "ready");
+        let error = shell("exit 3").line_within(minute).unwrap_err();
+        assert!(error.to_string().contains("ended early"), "{error}");
     }
 }

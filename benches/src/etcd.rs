@@ -2,23 +2,17 @@
 //!
 //! `make bench-etcd-tools` installs both; where they are not found nothing is compared.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde::Deserialize;
 
 use crate::Result;
-use crate::node::output;
+use crate::tools::{Named, Tool, output};
 use crate::traffic::{Rating, Work};
 
-/// Where Debian's package has the server.
-const PACKAGED: &str = "/usr/bin/etcd";
-
 /// The server and its load.
-pub struct Etcd {
-    server: PathBuf,
-    load: PathBuf,
-}
+pub struct Etcd(Tool);
 
 /// What `etcd-load` measured.
 #[derive(Deserialize)]
@@ -31,26 +25,17 @@ impl Etcd {
     /// may be that of the system.
     #[must_use]
     pub fn find() -> Option<Etcd> {
-        let home = std::env::var_os("HOME").map(PathBuf::from);
-        let installed = |path: &str| {
-            let home = home.as_ref()?;
-            Some(home.join(".cache/meshlog-etcd").join(path))
+        let server = Named {
+            variable: "MESHLOG_ETCD",
+            cached: "meshlog-etcd/server/usr/bin/etcd",
+            in_path: Some("etcd"),
         };
-        let first =
-            |variable: &str, otherwise: [Option<PathBuf>; 2]| match std::env::var_os(variable) {
-                Some(named) => Some(PathBuf::from(named)).filter(|program| program.exists()),
-                None => otherwise.into_iter().flatten().find(|path| path.exists()),
-            };
-        Some(Etcd {
-            server: first(
-                "MESHLOG_ETCD",
-                [installed("server/usr/bin/etcd"), Some(PACKAGED.into())],
-            )?,
-            load: first(
-                "MESHLOG_ETCD_LOAD",
-                [installed("target/release/etcd-load"), None],
-            )?,
-        })
+        let load = Named {
+            variable: "MESHLOG_ETCD_LOAD",
+            cached: "meshlog-etcd/target/release/etcd-load",
+            in_path: None,
+        };
+        Tool::find(&server, &load).map(Etcd)
     }
 
     /// The server's name and version.
@@ -58,7 +43,7 @@ impl Etcd {
     /// # Errors
     /// It does not run.
     pub fn version(&self) -> Result<String> {
-        let mut command = Command::new(&self.server);
+        let mut command = Command::new(&self.0.server);
         command.arg("--version");
         let text = String::from_utf8(output(command)?)?;
         let version = text.lines().find_map(|l| l.strip_prefix("etcd Version: "));
@@ -71,9 +56,8 @@ impl Etcd {
     /// # Errors
     /// It fails, and says why.
     pub fn rate(&self, dir: &Path, work: Work, rating: &Rating) -> Result<f64> {
-        std::fs::create_dir_all(dir)?;
-        let mut command = Command::new(self.load.canonicalize()?);
-        command.arg(self.server.canonicalize()?).arg(match work {
+        let mut command = self.0.command(dir)?;
+        command.arg(match work {
             Work::Put => "put",
             Work::Get => "get",
         });
@@ -86,7 +70,6 @@ impl Etcd {
         ] {
             command.args([flag, &value]);
         }
-        command.current_dir(dir);
         let measured: Measured = serde_json::from_slice(&output(command)?)?;
         Ok(measured.requests_per_second)
     }

@@ -5,9 +5,10 @@
 //! `rounds` contenders taking turns · `sections` the comparisons of the report · `bars` what must be reached ·
 //! `outcome` results as they are kept between runs · `markdown` and `plot` how they are shown · `children` work done
 //! in a process of its own · `node` a real `meshctl serve`, `mesh` several, `fleet` very many in one process, `askers` their
-//! clients · `load` what is published to them, and every acknowledgement · `nats` NATS JetStream likewise · `traffic`
-//! bindings put and read there · `etcd` etcd likewise · `growth` the same work at several sizes · `counts` instructions of the
-//! hot paths · `bulk` what the transport can do · `place`, `machine`, `process`, `quiet` where it ran.
+//! clients · `load` what is published to them, and every acknowledgement · `traffic` bindings put and read there · `ours` what
+//! peers are measured with too (`benches/drive`) · `redis`, `nats`, `etcd` these peers, and `tools` their programs · `growth`
+//! the same work at several sizes · `counts` instructions of the hot paths · `bulk` what the transport can do · `place`,
+//! `machine`, `process`, `quiet` where it ran.
 //!
 //! `cargo bench -p mesh-benches` runs the criterion benches in `benches/store`; the binary `report` writes BENCHMARKS.md.
 
@@ -25,15 +26,18 @@ pub mod markdown;
 pub mod mesh;
 pub mod nats;
 pub mod node;
+pub mod ours;
 pub mod outcome;
 pub mod payload;
 pub mod place;
 pub mod plot;
 pub mod process;
 pub mod quiet;
+pub mod redis;
 pub mod rounds;
 pub mod sections;
 pub mod stores;
+pub mod tools;
 pub mod traffic;
 pub mod work;
 

@@ -74,7 +74,8 @@ fn versions() -> Vec<String> {
     std::iter::once(ours).chain(others).collect()
 }
 
-fn locked<'l>(lock: &'l str, name: &str) -> Option<&'l str> {
+/// The version that a lock file has of a crate.
+pub(crate) fn locked<'l>(lock: &'l str, name: &str) -> Option<&'l str> {
     let package = lock
         .split("[[package]]")
         .find(|package| package.contains(&format!("name = \"{name}\"\n")))?;

@@ -63,7 +63,7 @@ fn push_bars(page: &mut String, sections: &[(&Section, Option<Kept>)]) {
         .filter_map(|(_, kept)| kept.as_ref())
         .flat_map(|k| &k.findings.bars)
         .collect();
-    for bar in &BARS {
+    for bar in BARS {
         let row = match found.iter().find(|found| found.id == bar.id) {
             None => "not measured yet | | ".to_owned(),
             Some(found) => format!(

@@ -142,7 +142,7 @@ impl Mesh {
         command.stderr(stderr);
         let mut child = Child::spawn(command)?;
         let ready = child
-            .line()
+            .line_within(PATIENCE)
             .map_err(|error| format!("{name}: {error}: {}", self.log_end(name)))?;
         if !ready.starts_with("ready ") {
             return Err(

@@ -1,35 +1,43 @@
-//! NATS JetStream under the same load: a cluster of three servers on this machine, driven by `nats-load` (`benches/nats`).
+//! NATS JetStream under the same load: servers on this machine, driven by `nats-load` (`benches/nats`).
 //!
 //! `make bench-nats-tools` installs both; where they are not found nothing is compared.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use bench_drive::{Done, Job};
+
 use crate::Result;
-use crate::node::{Measured, output};
+use crate::tools::{Named, Tool, output};
 
 /// The server and its load.
-pub struct Nats {
-    server: PathBuf,
-    load: PathBuf,
+pub struct Nats(Tool);
+
+/// How a topic is kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Layout {
+    /// As a stream.
+    Streams,
+    /// As a subject of the one stream that there is.
+    Subjects,
 }
 
 impl Nats {
-    /// Those of `$MESHLOG_NATS_SERVER` and `$MESHLOG_NATS_LOAD`, or else what `make bench-nats-tools` has installed.
+    /// Those of `$MESHLOG_NATS_SERVER` and `$MESHLOG_NATS_LOAD`, or else what `make bench-nats-tools` has installed; the
+    /// server may be that of the system.
     #[must_use]
     pub fn find() -> Option<Nats> {
-        let home = std::env::var_os("HOME").map(PathBuf::from);
-        let found = |variable: &str, installed: &str| {
-            let named = std::env::var_os(variable).map(PathBuf::from);
-            let installed = home
-                .as_ref()
-                .map(|home| home.join(".cache/meshlog-nats").join(installed));
-            named.or(installed).filter(|program| program.exists())
+        let server = Named {
+            variable: "MESHLOG_NATS_SERVER",
+            cached: "meshlog-nats/bin/nats-server",
+            in_path: Some("nats-server"),
         };
-        Some(Nats {
-            server: found("MESHLOG_NATS_SERVER", "bin/nats-server")?,
-            load: found("MESHLOG_NATS_LOAD", "target/release/nats-load")?,
-        })
+        let load = Named {
+            variable: "MESHLOG_NATS_LOAD",
+            cached: "meshlog-nats/target/release/nats-load",
+            in_path: None,
+        };
+        Tool::find(&server, &load).map(Nats)
     }
 
     /// The server's name and version.
@@ -37,20 +45,21 @@ impl Nats {
     /// # Errors
     /// It does not run.
     pub fn version(&self) -> Result<String> {
-        let mut command = Command::new(&self.server);
+        let mut command = Command::new(&self.0.server);
         command.arg("--version");
         Ok(String::from_utf8(output(command)?)?.trim().to_owned())
     }
 
-    /// Starts three servers in `dir`, publishes, and stops them.
+    /// Starts so many servers in `dir`, each stream with as many replicas, does the job, and stops them.
     ///
     /// # Errors
     /// It fails, and says why.
-    pub fn publish(&self, dir: &Path, arguments: &[&str]) -> Result<Measured> {
-        std::fs::create_dir_all(dir)?;
-        let mut command = Command::new(self.load.canonicalize()?);
-        command.arg(self.server.canonicalize()?).args(arguments);
-        command.current_dir(dir);
-        Ok(serde_json::from_slice(&output(command)?)?)
+    pub fn run(&self, dir: &Path, servers: usize, layout: Layout, job: &Job) -> Result<Done> {
+        let mut command = self.0.command(dir)?;
+        command.env("NATS_SERVERS", servers.to_string());
+        if layout == Layout::Subjects {
+            command.env("NATS_SUBJECTS", "1");
+        }
+        self.0.run(command, job)
     }
 }

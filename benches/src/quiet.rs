@@ -2,6 +2,7 @@
 //! for a scheduler tick, which costs whoever hands work between threads more than whoever does not.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Result;
@@ -11,6 +12,14 @@ pub const OTHERS_MAX: f64 = 0.2;
 
 /// Longest wait for a quiet machine before a turn.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Whether figures do not matter, so that nobody waits for a quiet machine.
+static FIGURES_DO_NOT_MATTER: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing waits for a quiet machine, and nothing is called disturbed: only whether all works is looked at.
+pub fn ignore_neighbours() {
+    FIGURES_DO_NOT_MATTER.store(true, Ordering::Relaxed);
+}
 
 /// CPU time so far, in seconds over all cores.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +54,9 @@ impl Watch {
     /// # Errors
     /// The system does not tell.
     pub fn others(&self) -> Result<f64> {
+        if FIGURES_DO_NOT_MATTER.load(Ordering::Relaxed) {
+            return Ok(0.0);
+        }
         let now = used()?;
         let others = (now.everyone - self.used.everyone) - (now.ourselves - self.used.ourselves);
         Ok((others / (self.began.elapsed().as_secs_f64() * self.cores)).max(0.0))
@@ -57,7 +69,7 @@ impl Watch {
 /// The system does not tell.
 pub fn wait_until_quiet() -> Result<()> {
     let began = Instant::now();
-    while began.elapsed() < PATIENCE {
+    while began.elapsed() < PATIENCE && !FIGURES_DO_NOT_MATTER.load(Ordering::Relaxed) {
         let watch = Watch::start()?;
         std::thread::sleep(Duration::from_millis(100));
         if watch.others()? < OTHERS_MAX / 2.0 {

@@ -14,15 +14,26 @@ pub struct Samples {
     pub values: Vec<f64>,
 }
 
-/// What can take a turn, and returns its figure.
+/// What can take a turn, and returns its figures.
 pub struct Contender<'a> {
     name: String,
-    turn: Box<dyn FnMut() -> Result<f64> + 'a>,
+    turn: Box<dyn FnMut() -> Result<Vec<f64>> + 'a>,
 }
 
 impl<'a> Contender<'a> {
-    /// A contender of that name.
-    pub fn new(name: impl Into<String>, turn: impl FnMut() -> Result<f64> + 'a) -> Contender<'a> {
+    /// A contender of that name, with one figure.
+    pub fn new(
+        name: impl Into<String>,
+        mut turn: impl FnMut() -> Result<f64> + 'a,
+    ) -> Contender<'a> {
+        Contender::of_several(name, move || Ok(vec![turn()?]))
+    }
+
+    /// A contender of that name with several figures; later ones may be missing, in every turn.
+    pub fn of_several(
+        name: impl Into<String>,
+        turn: impl FnMut() -> Result<Vec<f64>> + 'a,
+    ) -> Contender<'a> {
         Contender {
             name: name.into(),
             turn: Box::new(turn),
@@ -43,44 +54,69 @@ pub fn alternate(
     rounds: usize,
     contenders: Vec<Contender<'_>>,
 ) -> Result<Vec<Samples>> {
-    let (samples, disturbed) = take_turns(rounds, contenders, quiet_turn)?;
-    let figures: Vec<String> = samples
-        .iter()
-        .map(|s| format!("{} {}", s.name, figure(s.median())))
-        .collect();
+    let mut all = alternate_several(title, rounds, &[""], contenders)?;
+    Ok(all.remove(0))
+}
+
+/// The same with several figures of each turn: the samples of each of these, of everyone who has that many.
+///
+/// # Errors
+/// As [`alternate`].
+pub fn alternate_several(
+    title: &str,
+    rounds: usize,
+    figures: &[&str],
+    contenders: Vec<Contender<'_>>,
+) -> Result<Vec<Vec<Samples>>> {
+    let (all, disturbed) = take_turns(rounds, figures.len(), contenders, quiet_turn)?;
     let noise = if disturbed == 0 {
         String::new()
     } else {
         format!(" ({disturbed} turns were disturbed)")
     };
-    say(&format!("  {title}: {}{noise}", figures.join(" · ")));
-    Ok(samples)
+    for (name, samples) in figures.iter().zip(&all) {
+        let medians: Vec<String> = samples
+            .iter()
+            .map(|s| format!("{} {}", s.name, figure(s.median())))
+            .collect();
+        let name = if name.is_empty() {
+            String::new()
+        } else {
+            format!(", {name}")
+        };
+        say(&format!("  {title}{name}: {}{noise}", medians.join(" · ")));
+    }
+    Ok(all)
 }
 
-/// Everyone's samples, and how many turns were disturbed.
+/// Everyone's samples of each figure, and how many turns were disturbed.
 fn take_turns(
     rounds: usize,
+    figures: usize,
     mut contenders: Vec<Contender<'_>>,
-    take: impl Fn(&mut Contender<'_>) -> Result<(f64, bool)>,
-) -> Result<(Vec<Samples>, u32)> {
-    let mut samples: Vec<Samples> = contenders
-        .iter()
-        .map(|c| Samples {
-            name: c.name.clone(),
-            values: Vec::with_capacity(rounds),
-        })
-        .collect();
+    take: impl Fn(&mut Contender<'_>) -> Result<(Vec<f64>, bool)>,
+) -> Result<(Vec<Vec<Samples>>, u32)> {
+    let none = contenders.iter().map(|c| Samples {
+        name: c.name.clone(),
+        values: Vec::with_capacity(rounds),
+    });
+    let mut all = vec![none.collect::<Vec<_>>(); figures];
     let mut disturbed = 0;
     for round in 0..rounds {
         for at in order(round, contenders.len()) {
             let contender = &mut contenders[at];
-            let (value, is_disturbed) =
+            let (values, is_disturbed) =
                 take(contender).map_err(|error| format!("{}: {error}", contender.name))?;
-            samples[at].values.push(value);
+            for (samples, value) in all.iter_mut().zip(values) {
+                samples[at].values.push(value);
+            }
             disturbed += u32::from(is_disturbed);
         }
     }
-    Ok((samples, disturbed))
+    for samples in &mut all {
+        samples.retain(|of_one| !of_one.values.is_empty());
+    }
+    Ok((all, disturbed))
 }
 
 /// Who comes when: from another one each round, forwards and backwards.
@@ -94,8 +130,8 @@ fn order(round: usize, contenders: usize) -> Vec<usize> {
 }
 
 /// One turn, and whether it was disturbed even at the last try.
-fn quiet_turn(contender: &mut Contender<'_>) -> Result<(f64, bool)> {
-    let mut value = 0.0;
+fn quiet_turn(contender: &mut Contender<'_>) -> Result<(Vec<f64>, bool)> {
+    let mut value = Vec::new();
     for _ in 0..=REPEATS_MAX {
         wait_until_quiet()?;
         let watch = Watch::start()?;
@@ -178,8 +214,9 @@ mod tests {
             })
         };
         let turn = |contender: &mut Contender<'_>| Ok(((contender.turn)()?, true));
-        let (samples, disturbed) =
-            take_turns(3, vec![contender("a", 4.0), contender("b", 2.0)], turn).unwrap();
+        let both = vec![contender("a", 4.0), contender("b", 2.0)];
+        let (mut samples, disturbed) = take_turns(3, 1, both, turn).unwrap();
+        let samples = samples.remove(0);
         assert_eq!(
             (&turns.borrow()[..], disturbed),
             (&["a", "b", "b", "a", "b", "a"][..], 6)
@@ -187,9 +224,25 @@ mod tests {
         assert!((samples[0].ratio_to(&samples[1]) - 2.0).abs() < 1e-9);
         let failing = Contender::new("c", || Err("no disk".into()));
         assert_eq!(
-            take_turns(1, vec![failing], turn).unwrap_err().to_string(),
+            take_turns(1, 1, vec![failing], turn)
+                .unwrap_err()
+                .to_string(),
             "c: no disk"
         );
+    }
+
+    #[test]
+    fn a_figure_is_of_those_who_have_it() {
+        let turn = |contender: &mut Contender<'_>| Ok(((contender.turn)()?, false));
+        let contenders = vec![
+            Contender::new("one", || Ok(1.0)),
+            Contender::of_several("two", || Ok(vec![2.0, 3.0])),
+        ];
+        let (samples, _) = take_turns(2, 2, contenders, turn).unwrap();
+        let names = |of: &[Samples]| of.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&samples[0]), ["one", "two"]);
+        assert_eq!(names(&samples[1]), ["two"]);
+        assert_eq!(samples[1][0].values, [3.0, 3.0]);
     }
 
     #[test]

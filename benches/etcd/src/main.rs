@@ -11,15 +11,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bench_drive::tool;
 use bytes::Bytes;
 use kv::Member;
 use servers::Servers;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tonic::transport::Endpoint;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// How long all may take.
+const LIMIT: Duration = Duration::from_secs(180);
 /// How long members have to form their cluster and elect its leader.
 const START: Duration = Duration::from_secs(60);
 /// How long one request may take.
@@ -84,23 +86,25 @@ fn parse() -> Result<Options, Failure> {
     Ok(options)
 }
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> Result<(), Failure> {
+fn main() -> Result<(), Failure> {
+    tool::become_server()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    // Not in a task: servers die with the thread that has started them.
+    let measured = runtime.block_on(tool::bounded(LIMIT, work()))?;
+    println!("{measured}");
+    Ok(())
+}
+
+async fn work() -> Result<serde_json::Value, Failure> {
     let options = parse()?;
     let dir = tempfile::tempdir_in(".")?;
-    let (mut terminated, mut interrupted) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
     let servers = Servers::start(&options.server, options.servers, dir.path())?;
-    let measured = tokio::select! {
-        measured = measure(&options, &servers.addresses) => measured,
-        _ = terminated.recv() => Err("terminated".into()),
-        _ = interrupted.recv() => Err("interrupted".into()),
-    };
+    let measured = measure(&options, &servers.addresses).await;
     servers.stop().await?;
-    println!("{}", measured?);
-    Ok(())
+    measured
 }
 
 async fn measure(options: &Options, addresses: &[String]) -> Result<serde_json::Value, Failure> {

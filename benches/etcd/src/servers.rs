@@ -1,11 +1,9 @@
 //! Three members of an etcd cluster, as it comes: every write in a log that is fsynced before it is acknowledged. Plain TCP.
 
-use std::fs::File;
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::Stdio;
 
-use tokio::process::{Child, Command};
+use bench_drive::tool;
+use tokio::process::Child;
 
 use crate::Failure;
 
@@ -19,7 +17,7 @@ pub struct Servers {
 impl Servers {
     /// Starts `count` members with their data in `dir`.
     pub fn start(server: &str, count: usize, dir: &Path) -> Result<Self, Failure> {
-        let ports = free_ports(2 * count)?;
+        let ports = tool::free_ports(2 * count)?;
         let url = |port: &u16| format!("http://127.0.0.1:{port}");
         let (clients, peers) = ports.split_at(count);
         let members: Vec<String> = (0..count)
@@ -28,7 +26,7 @@ impl Servers {
         let mut children = Vec::new();
         for n in 0..count {
             let (client, peer) = (url(&clients[n]), url(&peers[n]));
-            let child = Command::new(server)
+            let child = tool::server(server.as_ref(), &dir.join(format!("n{n}.log")))?
                 .env_clear()
                 .args(["--name", &format!("n{n}")])
                 .arg("--data-dir")
@@ -40,10 +38,6 @@ impl Servers {
                 .args(["--initial-cluster", &members.join(",")])
                 .args(["--initial-cluster-state", "new"])
                 .args(["--logger", "zap", "--log-level", "warn"])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(File::create(dir.join(format!("n{n}.log")))?)
-                .kill_on_drop(true)
                 .spawn()?;
             children.push(child);
         }
@@ -60,15 +54,4 @@ impl Servers {
         }
         Ok(())
     }
-}
-
-/// Ports that were free a moment ago.
-fn free_ports(count: usize) -> Result<Vec<u16>, Failure> {
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()?;
-    let ports = listeners
-        .iter()
-        .map(|listener| Ok(listener.local_addr()?.port()));
-    ports.collect()
 }

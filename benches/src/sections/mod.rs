@@ -22,6 +22,7 @@ mod ring_publish;
 mod ring_tail;
 mod space;
 mod topics;
+mod versus;
 mod wire;
 
 use std::path::Path;
@@ -155,6 +156,48 @@ pub const SECTIONS: &[Section] = &[
         run: bindings_watch::run,
     },
     Section {
+        name: "versus-publish",
+        title: "Side by side: durable publish by what is in flight",
+        is_long: true,
+        run: versus::publish::run,
+    },
+    Section {
+        name: "versus-sizes",
+        title: "Side by side: durable publish by size",
+        is_long: true,
+        run: versus::sizes::run,
+    },
+    Section {
+        name: "versus-topics",
+        title: "Side by side: durable publish by topics",
+        is_long: true,
+        run: versus::topics::run,
+    },
+    Section {
+        name: "versus-replicas",
+        title: "Side by side: durable publish with three replicas",
+        is_long: true,
+        run: versus::replicas::run,
+    },
+    Section {
+        name: "versus-delivered",
+        title: "Side by side: publish to delivered",
+        is_long: true,
+        run: versus::delivered::run,
+    },
+    Section {
+        name: "versus-replay",
+        title: "Side by side: replay by one reader and by four",
+        is_long: true,
+        run: versus::replay::run,
+    },
+    Section {
+        name: "versus-behind",
+        title: "Side by side: a reader that catches up",
+        is_long: true,
+        run: versus::behind::run,
+    },
+    Section {
         name: "crash",
         title: "Open after kill -9 of a large store",
         is_long: true,
@@ -185,6 +228,12 @@ pub const SECTIONS: &[Section] = &[
         run: space::run,
     },
 ];
+
+/// Whether a section puts Meshlog beside whole systems that do the same work.
+#[must_use]
+pub fn is_versus(section: &Section) -> bool {
+    section.name.starts_with("versus-") || section.name == "bindings-ring"
+}
 
 /// How a section is to be measured.
 pub struct Run<'a> {

@@ -1,10 +1,11 @@
 //! Durable publishing to three nodes, beside one node and beside NATS JetStream with three replicas.
 
+use bench_drive::{Job, Publish};
+
 use super::Run;
 use crate::Result;
 use crate::mesh::Mesh;
-use crate::nats::Nats;
-use crate::node::Measured;
+use crate::nats::{Layout, Nats};
 use crate::outcome::{Comparison, Findings};
 use crate::rounds::{Contender, alternate};
 use crate::say;
@@ -13,8 +14,6 @@ use crate::say;
 const RECORDS: u64 = 200_000;
 /// Records published one after the other.
 const RECORDS_ONE_BY_ONE: u64 = 4_000;
-/// Records of one turn of NATS with 200 streams, where it is slow.
-const RECORDS_OF_STREAMS: u64 = 20_000;
 /// Rounds are long: each turn has a new cluster.
 const ROUNDS_MAX: usize = 5;
 
@@ -22,13 +21,30 @@ const THREE: &str = "meshctl, three nodes";
 const ONE: &str = "meshctl, one node";
 const NATS: &str = "NATS JetStream, three replicas";
 
-/// A load, in the words of `meshctl bench publish` and of `nats-load`.
+/// A load.
 struct Load {
     title: &'static str,
-    arguments: &'static [&'static str],
+    in_flight: usize,
+    topics: usize,
+    /// Of `meshctl bench publish`; NATS is loaded for a time.
     records: u64,
-    records_of_nats: u64,
-    figure: fn(&Measured) -> f64,
+    figure: Figure,
+}
+
+/// What of a load is compared.
+#[derive(Clone, Copy)]
+enum Figure {
+    RecordsPerSecond,
+    MedianLatency,
+}
+
+impl Figure {
+    fn of(self, records_per_second: f64, p50_ms: f64) -> f64 {
+        match self {
+            Figure::RecordsPerSecond => records_per_second,
+            Figure::MedianLatency => p50_ms,
+        }
+    }
 }
 
 pub(super) fn run(run: &Run<'_>) -> Result<Findings> {
@@ -60,10 +76,10 @@ pub(super) fn run(run: &Run<'_>) -> Result<Findings> {
 fn in_flight(run: &Run<'_>, nats: Option<&Nats>, findings: &mut Findings) -> Result<()> {
     let load = Load {
         title: "publish, 1 KiB, 256 in flight",
-        arguments: &["--inflight", "256"],
+        in_flight: 256,
+        topics: 1,
         records: run.sized(RECORDS),
-        records_of_nats: run.sized(RECORDS),
-        figure: |measured| measured.records_per_second,
+        figure: Figure::RecordsPerSecond,
     };
     let mut contenders = vec![of_nodes(run, THREE, 3, &load), of_nodes(run, ONE, 1, &load)];
     contenders.extend(nats.map(|nats| of_nats(run, nats, &load)));
@@ -80,10 +96,10 @@ fn in_flight(run: &Run<'_>, nats: Option<&Nats>, findings: &mut Findings) -> Res
 fn one_by_one(run: &Run<'_>, nats: Option<&Nats>, findings: &mut Findings) -> Result<()> {
     let load = Load {
         title: "publish, 1 KiB, one in flight, median latency",
-        arguments: &["--inflight", "1"],
+        in_flight: 1,
+        topics: 1,
         records: run.sized(RECORDS_ONE_BY_ONE),
-        records_of_nats: run.sized(RECORDS_ONE_BY_ONE),
-        figure: |measured| measured.latency_ms.p50,
+        figure: Figure::MedianLatency,
     };
     let mut contenders = vec![of_nodes(run, THREE, 3, &load), of_nodes(run, ONE, 1, &load)];
     contenders.extend(nats.map(|nats| of_nats(run, nats, &load)));
@@ -99,10 +115,10 @@ fn one_by_one(run: &Run<'_>, nats: Option<&Nats>, findings: &mut Findings) -> Re
 fn topics(run: &Run<'_>, nats: Option<&Nats>, findings: &mut Findings) -> Result<()> {
     let load = Load {
         title: "publish, 1 KiB, 256 in flight, over 200 topics",
-        arguments: &["--inflight", "256", "--topics", "200"],
+        in_flight: 256,
+        topics: 200,
         records: run.sized(RECORDS).max(1_000),
-        records_of_nats: run.sized(RECORDS_OF_STREAMS).max(1_000),
-        figure: |measured| measured.records_per_second,
+        figure: Figure::RecordsPerSecond,
     };
     let mut contenders = vec![of_nodes(run, THREE, 3, &load), of_nodes(run, ONE, 1, &load)];
     contenders.extend(nats.map(|nats| of_nats(run, nats, &load)));
@@ -124,9 +140,20 @@ fn of_nodes<'a>(
     Contender::new(name, move || {
         let dir = run.place.fresh();
         let mesh = Mesh::start(&dir, nodes)?;
-        let records = load.records.to_string();
-        let arguments = [&["publish", "--records", &records], load.arguments].concat();
-        let figure = (load.figure)(&mesh.bench(&arguments)?);
+        let numbers = [load.records, load.in_flight as u64, load.topics as u64];
+        let [records, in_flight, topics] = numbers.map(|number| number.to_string());
+        let measured = mesh.bench(&[
+            "publish",
+            "--records",
+            &records,
+            "--inflight",
+            &in_flight,
+            "--topics",
+            &topics,
+        ])?;
+        let figure = load
+            .figure
+            .of(measured.records_per_second, measured.latency_ms.p50);
         drop(mesh);
         run.place.clear(&dir)?;
         Ok(figure)
@@ -136,10 +163,15 @@ fn of_nodes<'a>(
 fn of_nats<'a>(run: &'a Run<'_>, nats: &'a Nats, load: &'a Load) -> Contender<'a> {
     Contender::new(NATS, move || {
         let dir = run.place.fresh();
-        let records = load.records_of_nats.to_string();
-        let arguments = [&["--records", &records], load.arguments].concat();
-        let figure = (load.figure)(&nats.publish(&dir, &arguments)?);
+        let job = Job::Publish(Publish {
+            in_flight: load.in_flight,
+            topics: load.topics,
+            warm_up_ms: run.turn.as_millis() as u64 / 2,
+            time_ms: 2 * run.turn.as_millis() as u64,
+            ..Publish::default()
+        });
+        let done = nats.run(&dir, 3, Layout::Streams, &job)?.figures();
         run.place.clear(&dir)?;
-        Ok(figure)
+        Ok(load.figure.of(done[0], done[1]))
     })
 }

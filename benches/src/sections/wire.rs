@@ -133,6 +133,7 @@ fn bulk(cluster: &Cluster, path: Path, records: u64) -> Result<f64> {
         &cluster.client_identity(),
         path,
         bytes,
+        1,
     )
 }
 
