@@ -24,13 +24,16 @@ use crate::wire::proto::{
 /// under way.
 const REQUEST_BYTES: usize = 4_096;
 
+/// Bytes of answers that may wait to be written when another request is taken.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
 /// A request that is to be answered, once. Dropping it says that the outcome is open.
 pub(super) struct Ticket {
     outgoing: Arc<Outgoing>,
     number: u64,
     answered: bool,
-    /// The connection's bound on what is under way.
-    _admitted: OwnedSemaphorePermit,
+    /// The connection's bound on what is under way, until the answer is written.
+    admitted: Option<OwnedSemaphorePermit>,
 }
 
 impl Ticket {
@@ -40,7 +43,7 @@ impl Ticket {
             outgoing: Arc::clone(outgoing),
             number,
             answered: false,
-            _admitted: admitted,
+            admitted: Some(admitted),
         }
     }
 
@@ -57,7 +60,7 @@ impl Ticket {
                 number: self.number,
                 reply: Some(Reply { kind: Some(kind) }),
                 more: at < last,
-                taken: None,
+                ..PipelinedReply::default()
             };
             if let Err(error) = self.outgoing.push(&frame, &[body]) {
                 tracing::error!(%error, "an answer breaks a limit of the protocol");
@@ -85,7 +88,7 @@ impl Drop for Ticket {
         if !self.answered {
             self.write(Err(reply::cut_off()));
         }
-        self.outgoing.paid();
+        self.outgoing.paid(self.admitted.take());
     }
 }
 
@@ -132,10 +135,8 @@ impl Intake<'_> {
         };
         if let Some(error) = ended {
             let frame = PipelinedReply {
-                reply: Some(Reply {
-                    kind: Some(Answer::Error(error)),
-                }),
-                taken: Some(taken),
+                error: Some(error),
+                taken,
                 ..PipelinedReply::default()
             };
             // It is short.
@@ -158,6 +159,8 @@ impl Intake<'_> {
                 Err(error) => return of_frame(error),
             };
             let (PipelinedRequest { number, request }, length) = frame;
+            // Of a caller that does not read its answers no more requests are taken.
+            self.outgoing.room(ANSWER_BYTES_MAX).await;
             let bytes = length + REQUEST_BYTES;
             let admitted = Stream::admit(self.intake, bytes).await?;
             let body = match reader.body(length).await {

@@ -222,26 +222,33 @@ impl Inner {
         let mut writer = FrameWriter::new(send);
         let open = Request::new(request::Kind::Pipeline(PipelineOpen {}));
         writer.header(&open).await?;
+        let writing = async {
+            let written = self.outgoing.write(&mut writer).await;
+            // A node that stops reads no more, and still answers what it took. Further requests go another way.
+            self.lock().ended = true;
+            match written {
+                Err(error) if error.is_malformed() => Err(error),
+                Ok(()) | Err(_) => std::future::pending().await,
+            }
+        };
         tokio::select! {
             read = self.read(FrameReader::new(receive)) => read,
-            written = self.outgoing.write(&mut writer) => written,
+            failed = writing => failed,
         }
     }
 
     async fn read(&self, mut reader: FrameReader<quinn::RecvStream>) -> Result<(), FrameError> {
         while let Some((frame, body)) = reader.frame::<PipelinedReply>().await? {
+            if let Some(error) = frame.error {
+                self.takes_no_more(frame.taken, &error);
+                continue;
+            }
             let Some(kind) = frame.reply.and_then(|reply| reply.kind) else {
                 return Err(FrameError::UnknownKind);
             };
-            match (frame.taken, kind) {
-                (Some(taken), reply::Kind::Error(error)) => self.takes_no_more(taken, &error),
-                (Some(_), _) => return Err(FrameError::UnknownKind),
-                (None, kind) => {
-                    // What the reader took in at once is not to be kept whole for a part of it.
-                    let body = Bytes::copy_from_slice(&body);
-                    self.answered(frame.number, kind, body, frame.more);
-                }
-            }
+            // What the reader took in at once is not to be kept whole for a part of it.
+            let body = Bytes::copy_from_slice(&body);
+            self.answered(frame.number, kind, body, frame.more);
         }
         Ok(())
     }

@@ -4,7 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use prost::Message;
-use tokio::{sync::Notify, task::yield_now};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit},
+    task::yield_now,
+};
 
 use crate::wire::frame::{Chunks, FrameError, FrameWriter};
 
@@ -13,11 +16,14 @@ use crate::wire::frame::{Chunks, FrameError, FrameWriter};
 pub(crate) struct Outgoing {
     state: Mutex<State>,
     changed: Notify,
+    taken: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     chunks: Chunks,
+    /// What bounds those who added to the chunks, until these are written.
+    held: Vec<OwnedSemaphorePermit>,
     /// Frames that somebody has promised.
     owed: usize,
     ended: bool,
@@ -49,14 +55,25 @@ impl Outgoing {
         self.lock().chunks.bytes()
     }
 
+    /// Resolves once at most so many bytes wait. For one task at a time. Cancel-safe.
+    pub(crate) async fn room(&self, bytes: usize) {
+        while self.bytes() > bytes {
+            self.taken.notified().await;
+        }
+    }
+
     /// Promises an answer; the stream does not end before [`Outgoing::paid`].
     pub(crate) fn owe(&self) {
         self.lock().owed += 1;
     }
 
-    /// An answer that was promised has been added, to its last frame.
-    pub(crate) fn paid(&self) {
+    /// An answer that was promised has been added, to its last frame. What it was admitted by is given back when it is
+    /// written: a caller that does not read its answers is not to fill this node's memory with them.
+    pub(crate) fn paid(&self, admitted: Option<OwnedSemaphorePermit>) {
         let mut state = self.lock();
+        if !state.lost {
+            state.held.extend(admitted);
+        }
         state.owed -= 1;
         let is_last = state.owed == 0 && state.ended;
         drop(state);
@@ -89,13 +106,16 @@ impl Outgoing {
     pub(crate) async fn write(&self, writer: &mut FrameWriter) -> Result<(), FrameError> {
         let _lost = Losing(self);
         loop {
-            let (mut chunks, is_over) = {
+            let (mut chunks, held, is_over) = {
                 let mut state = self.lock();
                 let is_over = state.ended && state.owed == 0;
-                (std::mem::take(&mut state.chunks), is_over)
+                let chunks = std::mem::take(&mut state.chunks);
+                (chunks, std::mem::take(&mut state.held), is_over)
             };
             if !chunks.is_empty() {
+                self.taken.notify_one();
                 writer.chunks(&mut chunks).await?;
+                drop(held);
                 continue;
             }
             if is_over {
@@ -120,5 +140,7 @@ impl Drop for Losing<'_> {
         let mut state = self.0.lock();
         state.lost = true;
         state.chunks = Chunks::default();
+        state.held.clear();
+        self.0.taken.notify_one();
     }
 }
