@@ -9,6 +9,7 @@
 //! Readers see what is durable: sums are shown after the write, not when they are staged.
 
 mod changes;
+mod digests;
 mod partition;
 mod row;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use crate::read::undecodable;
 use crate::store::Store;
 use changes::At;
 pub(crate) use changes::Changes;
+pub(crate) use digests::Digests;
 use partition::{Partition, Sums, in_order};
 pub(crate) use partition::{leaves_of, page_of};
 use row::Entry;
