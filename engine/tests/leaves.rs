@@ -41,7 +41,11 @@ fn options(bench: &Bench) -> Options {
 
 /// Some writes and deletes that may share a group.
 fn burst(engine: &Engine, dice: &mut impl FnMut(u64) -> u64) {
-    let count = 1 + dice(12);
+    // Digests of large groups are made beside the writer.
+    let count = match dice(12) {
+        0 => 80 + dice(120),
+        _ => 1 + dice(12),
+    };
     let (sender, done) = sync_channel(count as usize);
     for _ in 0..count {
         let n = dice(KEYS);

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use mesh_ring::ids::PartitionId;
 use mesh_ring::merkle::{LeafId, LeafSum};
 
+use super::digests::{Beside, difference};
 use super::row::{Entry, entries};
 
 /// Partition and leaf, in order.
@@ -23,18 +25,66 @@ enum Change {
 pub(crate) struct Changes {
     pub(super) wiped: BTreeSet<PartitionId>,
     sums: Vec<(At, Change)>,
+    /// Where differences are made beside the writer; those are the last of `sums`, which wait for them.
+    beside: Option<Beside>,
+    waiting: usize,
     /// Entries of keys that are under a leaf, or not any more.
     pub(super) keys: Vec<u8>,
 }
 
 impl Changes {
-    /// A binding under the leaf changed: the digest that came less the one that went.
+    /// Changes of a group of many, where there is something to make differences beside the writer.
+    pub(crate) fn of_many(beside: Option<Beside>) -> Changes {
+        Changes {
+            beside,
+            ..Changes::default()
+        }
+    }
+
+    /// A binding under the leaf changed.
+    pub(crate) fn change(
+        &mut self,
+        partition: PartitionId,
+        leaf: LeafId,
+        key: &[u8],
+        before: Option<&Bytes>,
+        after: Option<&Bytes>,
+    ) {
+        match &mut self.beside {
+            None => {
+                let before = before.map(|encoded| &encoded[..]);
+                let after = after.map(|encoded| &encoded[..]);
+                self.add(partition, leaf, difference(key, before, after));
+            }
+            Some(beside) => {
+                beside.push(key, before.cloned(), after.cloned());
+                self.waiting += 1;
+                self.add(partition, leaf, LeafSum::ZERO);
+            }
+        }
+    }
+
+    /// Fills in the differences that were waited for.
+    fn finish(&mut self) {
+        let Some(beside) = &mut self.beside else {
+            return;
+        };
+        let first = self.sums.len().saturating_sub(self.waiting);
+        self.waiting = 0;
+        let waiting = self.sums.iter_mut().skip(first);
+        for ((_, change), difference) in waiting.zip(beside.finish()) {
+            *change = Change::Add(difference);
+        }
+    }
+
+    /// The digest that came less the one that went of a binding under the leaf.
     pub(crate) fn add(&mut self, partition: PartitionId, leaf: LeafId, difference: LeafSum) {
         self.sums.push(((partition, leaf), Change::Add(difference)));
     }
 
     /// The leaf was summed anew.
     pub(crate) fn set(&mut self, partition: PartitionId, leaf: LeafId, sum: LeafSum) {
+        self.finish();
         self.sums.push(((partition, leaf), Change::Set(sum)));
     }
 
@@ -50,6 +100,7 @@ impl Changes {
 
     /// All leaves of the partition are empty now.
     pub(crate) fn wipe(&mut self, partition: PartitionId) {
+        self.finish();
         self.sums.retain(|((of, _), _)| *of != partition);
         let mut keys = Vec::with_capacity(self.keys.len());
         for (entry, bytes) in entries(&self.keys).flatten() {
@@ -68,6 +119,7 @@ impl Changes {
     /// The sums that come of it, one for each leaf that was changed, in order; `before`: what a leaf was, unless its
     /// partition was wiped.
     pub(super) fn sums(&mut self, before: impl Fn(At) -> LeafSum) -> Vec<(At, LeafSum)> {
+        self.finish();
         let mut changes = std::mem::take(&mut self.sums);
         // Stable: what is added to a leaf after it was summed anew comes on top.
         changes.sort_by_key(|(at, _)| *at);
@@ -94,6 +146,7 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Digests;
     use super::*;
 
     const P: PartitionId = PartitionId(1);
@@ -116,6 +169,30 @@ mod tests {
             sums,
             [((P, LeafId(9)), sum(102)), ((Q, LeafId(3)), sum(52))]
         );
+    }
+
+    #[test]
+    fn differences_that_are_made_beside_come_to_the_same() {
+        let digests = Digests::default();
+        for beside in [None, digests.begin()] {
+            let mut changes = Changes::of_many(beside);
+            let mut expected = [LeafSum::ZERO; 3];
+            for n in 0..200_u64 {
+                let (key, partition) = (n.to_be_bytes(), PartitionId((n % 3) as u16));
+                let after = Bytes::from(n.to_string());
+                changes.change(partition, LeafId(4), &key, None, Some(&after));
+                let sum = &mut expected[n as usize % 3];
+                *sum = sum.add(difference(&key, None, Some(&after)));
+                if n == 70 {
+                    changes.wipe(PartitionId(0));
+                    changes.set(PartitionId(1), LeafId(4), sum.sub(*sum));
+                    (expected[0], expected[1]) = (LeafSum::ZERO, LeafSum::ZERO);
+                }
+            }
+            let sums = changes.sums(|_| LeafSum::ZERO);
+            let sums: Vec<LeafSum> = sums.into_iter().map(|(_, sum)| sum).collect();
+            assert_eq!(sums, expected);
+        }
     }
 
     #[test]

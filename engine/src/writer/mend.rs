@@ -77,7 +77,7 @@ impl Group<'_> {
         let leaf = leaf_of(key);
         self.changes.bound(partition, leaf, key);
         self.find_by_time(partition, key, None, Some(theirs));
-        self.put_binding(partition, key, Some(theirs.encode()));
+        self.put_binding(partition, key, Some(theirs.encode().into()));
         self.recount(partition, leaf)?;
         self.forgotten.push(partition);
         let times = theirs.versions().iter().map(|version| version.hlc);

@@ -30,7 +30,7 @@ use rocksdb::WriteBatch;
 use crate::error::{BindingError, ReadError, Stopped, TopicError};
 use crate::hints::HintCounts;
 use crate::keys::{self, family, meta};
-use crate::leaves::Leaves;
+use crate::leaves::{Changes, Digests, Leaves};
 use crate::options::Options;
 use crate::reclaim::Garbage;
 use crate::replica::{Record, Slots};
@@ -90,6 +90,9 @@ pub struct Written {
     pub context: VersionVector,
 }
 
+/// Ops of a group from which on it is worth to wake somebody who makes digests.
+const OPS_MANY: usize = 64;
+
 /// The writer's memory and the thread's body.
 pub(crate) struct Writer {
     store: Arc<Store>,
@@ -100,6 +103,7 @@ pub(crate) struct Writer {
     garbage: Arc<Garbage>,
     state: state::State,
     leaves: Arc<Leaves>,
+    digests: Digests,
     /// What is kept of hints, as readers see it.
     kept_hints: Arc<Mutex<HintCounts>>,
     marker: u64,
@@ -140,6 +144,7 @@ impl Writer {
             garbage,
             kept_hints: Arc::clone(&run.kept_hints),
             leaves: Arc::clone(&run.leaves),
+            digests: Digests::default(),
             state: state::State::new(run),
             marker: 0,
         }
@@ -183,6 +188,9 @@ impl Writer {
             self.space.check(),
         );
         group.with_leaves = self.options.with_leaves;
+        if ops.len() >= OPS_MANY && group.with_leaves {
+            group.changes = Changes::of_many(self.digests.begin());
+        }
         let mut ops = ops.into_iter();
         while let Some(op) = ops.next() {
             if let Err(error) = self.stage(&mut group, op) {

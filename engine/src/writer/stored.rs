@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use mesh_ring::binding::{Binding, Version};
 use mesh_ring::ids::PartitionId;
-use mesh_ring::merkle::{LeafId, LeafSum, binding_digest};
+use mesh_ring::merkle::LeafId;
 
 use super::group::Group;
 use crate::error::ReadError;
@@ -49,19 +49,14 @@ impl Group<'_> {
         held: Option<&Held>,
         after: Option<&Binding>,
     ) -> Result<(), ReadError> {
-        let encoded = after.map(Binding::encode);
+        let encoded = after.map(|after| Bytes::from(after.encode()));
         if self.with_leaves {
             if !self.summed_anew.contains(&(partition, leaf)) {
                 self.leaves.check(self.store, partition, leaf)?;
             }
-            let mut difference = LeafSum::ZERO;
-            if let Some(held) = held {
-                difference = difference.sub(binding_digest(key, &held.encoded));
-            }
-            if let Some(encoded) = &encoded {
-                difference = difference.add(binding_digest(key, encoded));
-            }
-            self.changes.add(partition, leaf, difference);
+            let before = held.map(|held| &held.encoded);
+            self.changes
+                .change(partition, leaf, key, before, encoded.as_ref());
             match (held, after) {
                 (None, Some(_)) => self.changes.bound(partition, leaf, key),
                 (Some(_), None) => self.changes.gone(partition, leaf, key),
@@ -78,10 +73,10 @@ impl Group<'_> {
         &mut self,
         partition: PartitionId,
         key: &[u8],
-        encoded: Option<Vec<u8>>,
+        encoded: Option<Bytes>,
     ) {
         let row = keys::binding_key(partition, key);
-        self.bindings.insert(row, encoded.map(Bytes::from));
+        self.bindings.insert(row, encoded);
     }
 
     /// Puts the bindings as the group leaves them: once, and in order, so that what has its neighbour in the

@@ -1,0 +1,72 @@
+//! What changed of leaves before a crash, and was not folded.
+
+use super::row::{Entry, entries};
+use super::{Partition, State};
+use crate::error::ReadError;
+use crate::keys::{self, family};
+use crate::read::undecodable;
+use crate::store::Store;
+
+impl State {
+    /// Reads the rows of changes that were not folded before a crash.
+    pub(super) fn replay(&mut self, store: &Store) -> Result<(), ReadError> {
+        if self.replayed {
+            return Ok(());
+        }
+        let mut replayed = State::default();
+        let prefix = keys::MERKLE_CHANGES_PREFIX;
+        let mut iterator = store.iterate(family::MERKLE, &prefix);
+        iterator.seek_to_first();
+        let mut first = None;
+        while let Some((key, row)) = iterator.item() {
+            let broken = || {
+                undecodable(
+                    "the changes of Merkle leaves",
+                    &"a key that is never written",
+                )
+            };
+            let number = keys::parse_merkle_changes_key(key).ok_or_else(broken)?;
+            first.get_or_insert(number);
+            replayed.next = number + 1;
+            for entry in entries(row) {
+                let (entry, bytes) =
+                    entry.map_err(|error| undecodable("the changes of Merkle leaves", &error))?;
+                replayed.replay_entry(store, number, entry, bytes)?;
+            }
+            iterator.next();
+        }
+        iterator
+            .status()
+            .map_err(|error| store.read_error(family::MERKLE, &prefix, &error))?;
+        replayed.removed = first.unwrap_or(0);
+        replayed.replayed = true;
+        *self = replayed;
+        Ok(())
+    }
+
+    fn replay_entry(
+        &mut self,
+        store: &Store,
+        number: u64,
+        entry: Entry<'_>,
+        bytes: &[u8],
+    ) -> Result<(), ReadError> {
+        match entry {
+            Entry::Wiped(id) => {
+                self.loaded(store, id)?;
+                self.clear_waiting(id);
+                self.waiting.retain(|(_, waiting)| *waiting != id);
+                self.put(id, Partition::empty());
+            }
+            Entry::Sum(id, leaf, sum) => {
+                self.loaded(store, id)?;
+                self.changed(id, number).set(leaf, sum);
+            }
+            Entry::Bound(id, ..) | Entry::Gone(id, ..) => {
+                self.loaded(store, id)?;
+                self.add_keys(bytes, number);
+            }
+        }
+        Ok(())
+    }
+}
