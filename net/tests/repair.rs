@@ -24,19 +24,16 @@ use std::{
 
 use bytes::Bytes;
 use mesh_engine::{BindingWrite, Engine, Options, ReadError};
-use mesh_net::client::{Client, ClusterChange, NodeRepair, NodeState, RepairReport, WriteOptions};
+use mesh_net::client::{Client, ClusterChange, NodeState, RepairReport, WriteOptions};
 use mesh_ring::{ids::PartitionId, name::BindingKey};
 
 use crate::{
-    cluster::{Cluster, PARTITIONS},
+    cluster::{Cluster, NEVER, PARTITIONS, sum},
     support::{noise, within},
 };
 
 /// How long a cluster may take to come to rest: copies that move need longer than elections.
 const AT_REST_WITHIN: Duration = support::PATIENCE.saturating_mul(2);
-
-/// Nobody compares anything unless he is asked to.
-const NEVER: &str = "repair_every_seconds = 0\n";
 
 /// A key of 20 bytes.
 fn key(n: u64) -> String {
@@ -87,26 +84,6 @@ async fn without(cluster: &mut Cluster, node: usize) -> Client {
         .await;
     cluster.all_lead().await;
     cluster.any_client().await
-}
-
-/// All copies compared: again, where a node does not know yet that another one is back. What all attempts did is in the report.
-async fn repair(cluster: &Cluster) -> RepairReport {
-    let client = cluster.any_client().await;
-    let mut all = RepairReport::default();
-    cluster
-        .eventually("every copy is compared", async || {
-            let report = within(client.repair(None)).await.unwrap();
-            let whole = report.silent.is_empty() && report.missed.is_empty();
-            all.nodes.extend(report.nodes);
-            whole
-        })
-        .await;
-    client.close().await;
-    all
-}
-
-fn sum(report: &RepairReport, of: impl Fn(&NodeRepair) -> u64) -> u64 {
-    report.nodes.iter().map(of).sum()
 }
 
 fn healed(report: &RepairReport) -> u64 {
@@ -238,7 +215,7 @@ async fn what_differs_costs_bytes_and_what_does_not_next_to_none() {
     let mut cluster = Cluster::start_with(3, NEVER).await;
     let client = cluster.client(&[0, 1]).await;
     put(&client, 0..400, 1, 3).await;
-    let in_sync = repair(&cluster).await;
+    let in_sync = cluster.repair().await;
     assert_eq!((healed(&in_sync), in_sync.nodes.len()), (0, 3));
     assert_eq!(sum(&in_sync, |node| node.differing_leaves), 0);
     for node in &in_sync.nodes {
@@ -258,14 +235,14 @@ async fn what_differs_costs_bytes_and_what_does_not_next_to_none() {
         0,
         "it was not asked to"
     );
-    let report = repair(&cluster).await;
+    let report = cluster.repair().await;
     let differences = healed(&report);
     assert_eq!(differences, 100);
     assert!((80..=100).contains(&sum(&report, |node| node.differing_leaves)));
     let bytes = sum(&report, |node| node.bytes);
     assert!(bytes <= 100 << 10, "{bytes} bytes for 100 differences");
     eprintln!("{bytes} bytes for 100 differences");
-    let again = repair(&cluster).await;
+    let again = cluster.repair().await;
     assert_eq!(healed(&again), 0);
     for engine in disks(&mut cluster).await {
         assert_eq!(held(&engine, 350), Some(value(350, 2)));
@@ -417,8 +394,8 @@ async fn nothing_is_lost_when_partitions_move_again_and_again_under_writes() {
         assert_eq!(got.values[0].value, value(*n, 1), "{}", key(*n));
     }
     client.close().await;
-    repair(&cluster).await;
-    assert_eq!(healed(&repair(&cluster).await), 0);
+    cluster.repair().await;
+    assert_eq!(healed(&cluster.repair().await), 0);
     for engine in disks(&mut cluster).await {
         for n in &acknowledged {
             assert_eq!(held(&engine, *n), Some(value(*n, 1)));

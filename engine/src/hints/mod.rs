@@ -310,6 +310,30 @@ impl Engine {
         }
     }
 
+    /// Removes all hints of a partition, whoever they are for, and returns how many there were. Durable when it returns.
+    ///
+    /// # Errors
+    /// A hint cannot be read, or the store stopped. What was removed until then is gone; the call may be made again.
+    pub fn drop_hints(&self, partition: PartitionId) -> Result<u64, HintError> {
+        let mut dropped = 0;
+        for target in self.hint_stats().into_keys() {
+            let mut stuck = Vec::new();
+            loop {
+                let sequences = self.hint_sequences(target, partition)?;
+                if sequences.is_empty() {
+                    break;
+                }
+                if sequences == stuck {
+                    let what = format!("hints of partition {partition} for node {target}");
+                    return Err(undecodable(&what, &"they cannot be read").into());
+                }
+                stuck.clone_from(&sequences);
+                dropped += self.remove_hints(target, partition, sequences)?;
+            }
+        }
+        Ok(dropped)
+    }
+
     /// The first hints of one partition.
     fn hint_sequences(
         &self,

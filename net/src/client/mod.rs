@@ -23,6 +23,7 @@ mod producer;
 mod repair;
 mod routes;
 mod sockets;
+mod status;
 mod tail;
 mod topics;
 mod unary;
@@ -32,10 +33,7 @@ use std::sync::Arc;
 
 pub use bindings::{Got, GotValue, WriteAck, WriteOptions};
 use bytes::Bytes;
-pub use cluster::{
-    ClusterChange, ClusterView, CopyStatus, FollowerLag, NodeState, NodeStatus, NodeView,
-    PartitionView, RepairStatus, TombstoneStatus, TopicHash, TransferStatus,
-};
+pub use cluster::{ClusterChange, ClusterView, NodeState, NodeView, PartitionView, TopicHash};
 pub use config::{ClientConfig, ConfigError, INFLIGHT_BYTES_MAX_DEFAULT, TIMEOUT_DEFAULT};
 pub use error::ClientError;
 pub use facts::{FamilyUsage, NodeInfo};
@@ -47,6 +45,9 @@ use mesh_ring::limits::LIST_PAGE_MAX;
 use producer::Inflight;
 pub use producer::{Producer, ProducerOptions, Published};
 pub use repair::{NodeRepair, RepairProgress, RepairReport};
+pub use status::{
+    CopyStatus, FollowerLag, NodeStatus, RepairStatus, TombstoneStatus, TransferStatus,
+};
 pub use tail::{Start, Tail, TailBatch, TailOptions, TailRecord};
 pub use topics::TopicDescription;
 use unary::{Answer, Repeat, pieces};

@@ -3,9 +3,13 @@
 //! One task follows the map. For each partition that the map gives this node it runs an actor and tells it what the map
 //! says; a partition whose data has to come from elsewhere first is pulled by `transfer`; one that the map has given
 //! to others for good is let go, and its data dropped when `repair` has seen that those others have all of it.
+//!
+//! - `slots`: what there is of each at a moment.
+
+mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_engine::{Held, ReadError};
@@ -13,166 +17,19 @@ use mesh_ring::ids::{Epoch, NodeId, PartitionId};
 use mesh_ring::map::{Assignment, ClusterMap, NodeState};
 use mesh_ring::replica::{Config, Position, Report, ResignCause};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
+pub(super) use self::slots::{Outdated, Partitions, Stop};
+
+use self::slots::Slot;
 use super::doors::NodeDoors;
 use super::partition::{Actor, Ask, Partition};
 use super::peers::{PeerEvent, removed};
 use super::transfer::Arrival;
 use super::{Shared, repair, transfer};
-use crate::tasks::{TaskSet, blocking};
+use crate::tasks::blocking;
 
 /// How often a partition that cannot be opened is looked at: whether the map wants this node to lead it.
 const CLOSED_LOOK: Duration = Duration::from_secs(1);
-
-/// The partitions of this node, by number.
-#[derive(Debug, Default)]
-pub(super) struct Partitions {
-    slots: RwLock<Slots>,
-    /// The actors. They outlive the node's other tasks, which wait for their answers.
-    actors: TaskSet,
-    /// Copies that are too far behind, and who found so.
-    outdated: Mutex<BTreeMap<PartitionId, Outdated>>,
-}
-
-#[derive(Debug, Default)]
-struct Slots {
-    of: BTreeMap<PartitionId, Slot>,
-    /// The node stops: whatever is put into a slot from now on ends at once.
-    closed: bool,
-}
-
-/// A leader's word that a copy lacks more than its journal has.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Outdated {
-    /// The leader.
-    pub(super) by: NodeId,
-    /// Its epoch.
-    pub(super) epoch: Epoch,
-    /// The entry before the first of its journal.
-    pub(super) before: Position,
-}
-
-/// What there is of one partition.
-#[derive(Clone, Debug)]
-enum Slot {
-    Running(Partition, Stop),
-    /// Its data is on its way here.
-    Arriving(Arrival),
-    /// Others keep it now, and are given what they lack before it is dropped.
-    Leaving(Stop),
-    /// It cannot be opened; the log says why.
-    Closed,
-}
-
-impl Slot {
-    fn end(&self) {
-        match self {
-            Slot::Running(_, stop) | Slot::Leaving(stop) => stop.wanted.cancel(),
-            Slot::Arriving(arrival) => arrival.stop.wanted.cancel(),
-            Slot::Closed => {}
-        }
-    }
-}
-
-/// Ends what runs in a slot, and tells when it has ended.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Stop {
-    wanted: CancellationToken,
-    ended: CancellationToken,
-}
-
-impl Stop {
-    pub(super) fn wanted(&self) -> &CancellationToken {
-        &self.wanted
-    }
-
-    pub(super) fn note_end(&self) {
-        self.ended.cancel();
-    }
-
-    async fn and_wait(&self) {
-        self.wanted.cancel();
-        self.ended.cancelled().await;
-    }
-}
-
-impl Partitions {
-    fn read(&self) -> RwLockReadGuard<'_, Slots> {
-        self.slots.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Slots> {
-        self.slots.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn outdated(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Outdated>> {
-        self.outdated.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn slot(&self, id: PartitionId) -> Option<Slot> {
-        self.read().of.get(&id).cloned()
-    }
-
-    fn set(&self, id: PartitionId, slot: Slot) {
-        let mut slots = self.write();
-        if slots.closed {
-            slot.end();
-        } else {
-            slots.of.insert(id, slot);
-        }
-    }
-
-    fn remove(&self, id: PartitionId) {
-        self.write().of.remove(&id);
-    }
-
-    /// The partition, where it runs here.
-    pub(super) fn get(&self, id: PartitionId) -> Option<Partition> {
-        match self.read().of.get(&id) {
-            Some(Slot::Running(partition, _)) => Some(partition.clone()),
-            _ => None,
-        }
-    }
-
-    /// Tells everything that runs here to end, and whatever would begin to run.
-    pub(super) fn give_up(&self) {
-        let mut slots = self.write();
-        slots.closed = true;
-        std::mem::take(&mut slots.of).values().for_each(Slot::end);
-    }
-
-    /// Ends everything that runs here, and waits until it has.
-    pub(super) async fn stop(&self) {
-        self.give_up();
-        self.actors.join().await;
-    }
-
-    /// The partition, where its copy is on its way here.
-    pub(super) fn arriving(&self, id: PartitionId) -> Option<Arrival> {
-        match self.read().of.get(&id) {
-            Some(Slot::Arriving(arrival)) => Some(arrival.clone()),
-            _ => None,
-        }
-    }
-
-    /// All that run here.
-    pub(super) fn running(&self) -> Vec<Partition> {
-        let slots = self.read();
-        let running = slots.of.values().filter_map(|slot| match slot {
-            Slot::Running(partition, _) => Some(partition.clone()),
-            _ => None,
-        });
-        running.collect()
-    }
-
-    /// How many copies are still to be handed over to those who keep their partitions now.
-    pub(super) fn leaving(&self) -> usize {
-        let slots = self.read();
-        let leaving = |slot: &&Slot| matches!(slot, Slot::Leaving(_));
-        slots.of.values().filter(leaving).count()
-    }
-}
 
 /// What the map says of a partition, in the words of the replication core.
 fn config(assignment: &Assignment) -> Config {
@@ -345,7 +202,7 @@ async fn open(shared: &Arc<Shared>, map: &ClusterMap, id: PartitionId) {
             let running = stop.clone();
             let watched = Broken(Arc::clone(shared), id);
             shared.partitions.actors.spawn("partition", async move {
-                actor.run(running.wanted.clone()).await;
+                actor.run(running.wanted().clone()).await;
                 running.note_end();
                 drop(watched);
             });

@@ -23,7 +23,7 @@ use mesh_engine::{
     batch::{BatchHeader, records, verify_stored},
 };
 use mesh_net::{
-    client::{Client, NodeRepair, ProducerOptions, RepairReport, RepairStatus},
+    client::{Client, NodeRepair, ProducerOptions, RepairStatus},
     wire::{
         frame::{FrameReader, FrameWriter},
         proto::{self, ErrorCode, Request, TailFrame, reply, request, tail_frame},
@@ -31,15 +31,12 @@ use mesh_net::{
 };
 
 use crate::{
-    cluster::{Cluster, PARTITIONS},
+    cluster::{Cluster, NEVER, PARTITIONS, sum},
     support::{ask, noise, read_all, record, texts, within},
 };
 
 /// How long a cluster may take to come to rest: copies that move need longer than elections.
 const AT_REST_WITHIN: Duration = support::PATIENCE.saturating_mul(2);
-
-/// Nothing is compared or healed unless somebody asks for it.
-const NEVER: &str = "repair_every_seconds = 0\n";
 
 const PER_BATCH: u64 = 100;
 
@@ -114,27 +111,6 @@ fn values_of(batch: &Bytes) -> Vec<String> {
         .collect()
 }
 
-/// Everything compared, by everyone with everyone: again, where a node does not know yet that another one is back. What all
-/// attempts did is in the report.
-async fn repair(cluster: &Cluster) -> RepairReport {
-    let client = cluster.any_client().await;
-    let mut all = RepairReport::default();
-    cluster
-        .eventually("every copy is compared", async || {
-            let report = within(client.repair(None)).await.unwrap();
-            let whole = report.silent.is_empty() && report.missed.is_empty();
-            all.nodes.extend(report.nodes);
-            whole
-        })
-        .await;
-    client.close().await;
-    all
-}
-
-fn sum(report: &RepairReport, of: impl Fn(&NodeRepair) -> u64) -> u64 {
-    report.nodes.iter().map(of).sum()
-}
-
 async fn counted(cluster: &Cluster, node: usize) -> RepairStatus {
     cluster.status(node).await.repair
 }
@@ -192,7 +168,7 @@ async fn what_cannot_be_read_is_never_served_and_readers_get_it_elsewhere_until_
         status.warnings
     );
 
-    let report = repair(&cluster).await;
+    let report = cluster.repair().await;
     let of = |node: usize, of: fn(&NodeRepair) -> u64| -> u64 {
         let nodes = report.nodes.iter();
         let named = nodes.filter(|told| told.node == cluster.name(node));
@@ -299,7 +275,7 @@ async fn two_valid_histories_raise_the_alarm_and_are_left_alone() {
     let forged = rot::forge(&data, &topic, 550);
     cluster.restart(0).await;
     cluster.all_caught_up().await;
-    let report = repair(&cluster).await;
+    let report = cluster.repair().await;
     // By both sides, with each of the two others.
     assert!(
         sum(&report, |node| node.blocks_differing) >= 4,
@@ -342,7 +318,7 @@ async fn the_alarm_ends_with_the_records() {
             })
             .await;
     };
-    repair(&cluster).await;
+    cluster.repair().await;
     assert!(is_told_of(&cluster, 0, &topic).await);
     let client = cluster.any_client().await;
     // A part of the block is left, with the difference in it or not.
@@ -363,7 +339,7 @@ async fn the_alarm_ends_with_the_records() {
     rot::forge(&cluster.data(0), &topic, 550);
     cluster.restart(0).await;
     cluster.all_caught_up().await;
-    repair(&cluster).await;
+    cluster.repair().await;
     assert!(is_told_of(&cluster, 0, &topic).await);
     let client = cluster.any_client().await;
     within(client.delete_topic(&topic)).await.unwrap();
@@ -386,8 +362,8 @@ async fn blocks_in_sync_cost_next_to_nothing_on_the_wire() {
     cluster.restart(0).await;
     cluster.all_caught_up().await;
     // Until everyone knows that everyone is there.
-    repair(&cluster).await;
-    let report = repair(&cluster).await;
+    cluster.repair().await;
+    let report = cluster.repair().await;
     let pairs = report.nodes.len() as u64 * 2;
     assert_eq!(sum(&report, |node| node.blocks), pairs * FULL_BLOCKS);
     assert_eq!(sum(&report, |node| node.blocks_damaged), 0);

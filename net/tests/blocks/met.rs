@@ -9,7 +9,7 @@ use mesh_ring::ids::PartitionId;
 use crate::{
     FULL_BLOCKS, NEVER, PER_BATCH, RECORDS,
     cluster::{Cluster, PARTITIONS, partition_id},
-    counted, filled, healed, is_whole, publish, repair, rot, sum,
+    counted, filled, healed, is_whole, publish, rot, sum,
     support::{from_start, record, texts, within},
     values,
 };
@@ -91,7 +91,7 @@ async fn a_leader_that_cannot_read_its_end_takes_nothing_until_that_is_healed() 
             );
             hasty.close().await;
             assert_eq!(counted(&cluster, 1).await.blocks_unreadable, 1);
-            assert_eq!(sum(&repair(&cluster).await, |node| node.blocks_healed), 1);
+            assert_eq!(sum(&cluster.repair().await, |node| node.blocks_healed), 1);
         }
         let client = cluster.any_client().await;
         publish(&client, &topic, 2 * PER_BATCH, 3 * PER_BATCH).await;
@@ -149,7 +149,7 @@ async fn a_verification_counts_an_end_that_cannot_be_read() {
             counted(&cluster, 0).await.blocks_unreadable == 1
         })
         .await;
-    assert_eq!(sum(&repair(&cluster).await, |node| node.blocks_healed), 1);
+    assert_eq!(sum(&cluster.repair().await, |node| node.blocks_healed), 1);
     is_whole(&cluster, &topic, RECORDS).await;
 }
 
@@ -234,7 +234,7 @@ async fn a_repair_tells_what_it_could_not_heal() {
     client.close().await;
     cluster.restart(1).await;
     cluster.all_caught_up().await;
-    let report = repair(&cluster).await;
+    let report = cluster.repair().await;
     assert_eq!(sum(&report, |node| node.blocks_healed), 2);
     is_whole(&cluster, &topic, RECORDS).await;
 }

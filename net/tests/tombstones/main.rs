@@ -11,6 +11,7 @@ mod by_hand;
 mod cluster;
 mod maps;
 mod moving;
+mod salvaged;
 mod stale;
 #[path = "../support/mod.rs"]
 mod support;

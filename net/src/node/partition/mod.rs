@@ -1,7 +1,7 @@
 //! One partition on this node: an actor that drives the replication core and the ledger, and carries out what they say.
 //!
 //! - `ask`: what the actor can be asked, and how it answers;
-//! - `actor`: the loop; decisions are `mesh_ring`'s, bytes are the engine's;
+//! - `actor`: the loop; `effects`: what is done; decisions are `mesh_ring`'s, bytes are the engine's;
 //! - `completions`: how the engine's writer tells the actor what is durable, without a queue;
 //! - `pending`: who waits for an entry to be committed;
 //! - `propose`: from a request to a journal entry.
@@ -11,6 +11,7 @@
 mod actor;
 mod ask;
 mod completions;
+mod effects;
 mod pending;
 mod propose;
 

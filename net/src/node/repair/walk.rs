@@ -115,7 +115,10 @@ pub(super) async fn compare_and(
             Err(unfinished) => unfinished,
         };
         match unfinished.stale() {
-            Some(Stale::Fenced(fence)) => _ = shared.catch_up(id, fence).await,
+            Some(Stale::Fenced(fence)) => {
+                shared.give_way(id, fence, with).await;
+                shared.catch_up(id, fence).await;
+            }
             Some(Stale::OldMap | Stale::NewMap) => tokio::time::sleep(MAP_WAIT).await,
             None => return Err(unfinished),
         }
@@ -271,6 +274,7 @@ pub(in crate::node) async fn answer(
         ));
     }
     let question = Question::decode(body).map_err(reply::malformed)?;
+    shared.give_way(id, theirs.fence, from).await;
     // What is said here would be refused there, and this node may never have a reason to ask.
     shared.catch_up(id, theirs.fence).await;
     let stamp = Some(shared.stamp(id).into());

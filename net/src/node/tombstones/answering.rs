@@ -56,7 +56,8 @@ pub(super) async fn answer(shared: &Arc<Shared>, question: Question) -> Result<A
     if shared.partitions.arriving(id).is_some() {
         return Ok(Answer::Void(Void::Arriving));
     }
-    on_disk(shared, move |shared| {
+    let fence = question.fence;
+    let answer = on_disk(shared, move |shared| {
         // Before the copy: a hint is removed when it is in there.
         let hints = shared.engine.oldest_hint_ms(id).is_some();
         let held = |key: &[u8]| holding(&shared.engine, key);
@@ -70,12 +71,19 @@ pub(super) async fn answer(shared: &Arc<Shared>, question: Question) -> Result<A
             false => Answer::Void(Void::OtherMap { known }),
         })
     })
-    .await
+    .await?;
+    // What was looked at is on the disk before it: a disk that has this row is no older.
+    let is_void = matches!(answer, Answer::Void(_));
+    if !is_void && !shared.keep_look(id, fence).await {
+        return Err(reply::internal());
+    }
+    Ok(answer)
 }
 
 /// What lets no round pass here, as far as that can be told before a fence is raised.
 pub(super) fn obstacle(shared: &Shared, id: PartitionId) -> Option<Void> {
-    if shared.partitions.arriving(id).is_some() {
+    // What of a suspect copy may stay is not known yet.
+    if shared.partitions.arriving(id).is_some() || shared.fences.suspect(id).is_some() {
         return Some(Void::Arriving);
     }
     let hints = shared.engine.oldest_hint_ms(id);

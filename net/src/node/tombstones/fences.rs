@@ -15,6 +15,9 @@ use tokio::time::{Instant, timeout_at};
 /// Not known yet: nothing is admitted.
 const NEVER: u64 = u64::MAX;
 
+/// Instead of the fence of a look: the copy was emptied since.
+pub(super) const EMPTIED: u64 = u64::MAX;
+
 /// All fences of the node.
 #[derive(Debug)]
 pub(in crate::node) struct Fences {
@@ -23,6 +26,8 @@ pub(in crate::node) struct Fences {
     since: AtomicU64,
     /// Rung when a fence stamps higher than before.
     raised: Notify,
+    /// Held by whoever gives a suspect copy up.
+    pub(super) giving_up: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +41,16 @@ struct Fence {
     stamps: u64,
     /// Rounds that look at this moment.
     looks: u32,
+    looked: Looked,
+}
+
+/// Up to which fence this node has looked, as it is kept on the disk.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Looked {
+    /// What is on the disk is no older than the look under this fence.
+    pub(super) fence: u64,
+    /// The disk has lost its end since. Under a higher fence tombstones may have been forgotten that it does not know of.
+    pub(super) is_suspect: bool,
 }
 
 /// A fence as it is kept on the disk.
@@ -64,28 +79,86 @@ pub(super) struct Look {
 impl Fence {
     fn settle(&mut self) {
         if self.looks == 0 {
-            self.stamps = self.stamps.max(self.durable.fence);
+            let most = match self.looked.is_suspect {
+                true => self.looked.fence,
+                false => u64::MAX,
+            };
+            self.stamps = self.stamps.max(self.durable.fence.min(most));
         }
     }
 }
 
 impl Fences {
     /// What the disk says, for each partition in order, and since when this node is of the cluster, if it ever was.
-    pub(super) fn new(kept: Vec<Kept>, since: Option<u64>) -> Fences {
-        let fence = |kept: Kept| {
+    pub(super) fn new(kept: Vec<(Kept, Looked)>, since: Option<u64>) -> Fences {
+        let fence = |(kept, looked): (Kept, Looked)| {
+            // What is suspect speaks for nothing beyond its last look, so that nobody gives way to it for less.
+            let fence = match looked.is_suspect {
+                true => kept.fence.min(looked.fence),
+                false => kept.fence,
+            };
             Mutex::new(Fence {
-                admits: kept.fence,
+                admits: fence,
                 told: kept,
                 durable: kept,
-                stamps: kept.fence,
+                stamps: fence,
                 looks: 0,
+                looked,
             })
         };
         Fences {
             of: kept.into_iter().map(fence).collect(),
             since: AtomicU64::new(since.unwrap_or(NEVER)),
             raised: Notify::new(),
+            giving_up: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// The fence under which this node has looked last, where the disk has lost its end since.
+    pub(super) fn suspect(&self, partition: PartitionId) -> Option<u64> {
+        let looked = self.lock(partition)?.looked;
+        looked.is_suspect.then_some(looked.fence)
+    }
+
+    /// All partitions of which that is so.
+    pub(super) fn suspects(&self) -> Vec<PartitionId> {
+        let all = (0..=u16::MAX).map(PartitionId).take(self.of.len());
+        all.filter(|id| self.suspect(*id).is_some()).collect()
+    }
+
+    /// A look under this fence is over. Returns what the disk is to be told.
+    pub(super) fn note_look(&self, partition: PartitionId, fence: u64) -> Looked {
+        self.lock(partition).map_or_else(Looked::default, |mut of| {
+            of.looked.fence = of.looked.fence.max(fence);
+            of.looked
+        })
+    }
+
+    /// Nothing is left on the disk of what may be too old, but not all is there yet either: it is as suspect as before, and gives
+    /// way to nobody any more.
+    pub(super) fn note_emptied(&self, partition: PartitionId) {
+        if let Some(mut fence) = self.lock(partition) {
+            fence.looked.fence = EMPTIED;
+        }
+    }
+
+    /// All that should be on the disk is there, and the disk says so.
+    pub(super) fn trust(&self, partition: PartitionId) {
+        if let Some(mut fence) = self.lock(partition) {
+            // The next look says anew how old it is at most.
+            let fence_of_look = fence.looked.fence;
+            fence.looked = Looked {
+                fence: if fence_of_look == EMPTIED {
+                    0
+                } else {
+                    fence_of_look
+                },
+                is_suspect: false,
+            };
+            fence.admits = fence.admits.max(fence.durable.fence);
+            fence.settle();
+        }
+        self.raised.notify_waiters();
     }
 
     /// `None`: the cluster has fewer partitions.
@@ -189,7 +262,7 @@ impl Fences {
     pub(super) fn tell(&self, partition: PartitionId, map_version: u64, submit: impl FnOnce(Kept)) {
         if let Some(mut fence) = self.lock(partition) {
             fence.told = Kept {
-                fence: fence.admits,
+                fence: fence.admits.max(fence.told.fence),
                 map_version: fence.told.map_version.max(map_version),
             };
             submit(fence.told);
@@ -257,7 +330,7 @@ mod tests {
     }
 
     fn fences(fence: u64) -> Arc<Fences> {
-        Arc::new(Fences::new(vec![kept(fence)], Some(3)))
+        Arc::new(Fences::new(vec![(kept(fence), Looked::default())], Some(3)))
     }
 
     fn admits(fences: &Fences, map_version: u64, fence: u64) -> Result<(), Refusal> {
@@ -319,7 +392,7 @@ mod tests {
 
     #[test]
     fn who_is_in_no_map_or_has_an_older_one_than_before_takes_nothing() {
-        let new = Fences::new(vec![kept(0)], None);
+        let new = Fences::new(vec![(kept(0), Looked::default())], None);
         assert!(matches!(admits(&new, 7, 0), Err(Refusal::OldMap { .. })));
         assert!(new.note_since(5) && !new.note_since(6));
         assert_eq!(new.since(), Some(5));
@@ -334,6 +407,37 @@ mod tests {
         let behind = Refusal::NewMap { sent: 7, known: 6 };
         assert_eq!(refused(Some(6)), NotTaken::Stale(behind));
         assert_eq!(refused(None), NotTaken::Removed);
+    }
+
+    #[test]
+    fn a_disk_without_its_end_is_stamped_with_what_it_has_looked_under() {
+        let looked = Looked {
+            fence: 2,
+            is_suspect: true,
+        };
+        let fences = Fences::new(vec![(kept(4), looked)], Some(3));
+        assert_eq!((fences.stamp(P, 7).fence, fences.admits(P)), (2, 2));
+        assert_eq!((fences.suspect(P), fences.suspects()), (Some(2), vec![P]));
+        assert_eq!(told(&fences), kept(4), "the disk is told nothing lower");
+        fences.learn(P, 6);
+        fences.note_durable(P, kept(6));
+        assert_eq!(fences.stamp(P, 7).fence, 2);
+        fences.note_emptied(P);
+        fences.note_durable(P, kept(6));
+        assert_eq!(
+            (fences.stamp(P, 7).fence, fences.suspect(P)),
+            (6, Some(EMPTIED))
+        );
+        fences.trust(P);
+        assert_eq!((fences.stamp(P, 7).fence, fences.suspect(P)), (6, None));
+        assert_eq!(
+            fences.note_look(P, 6),
+            Looked {
+                fence: 6,
+                is_suspect: false
+            }
+        );
+        assert_eq!(fences.note_look(P, 5).fence, 6);
     }
 
     #[tokio::test]

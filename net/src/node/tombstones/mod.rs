@@ -4,17 +4,20 @@
 //! - `fences`: what this node admits, and with what it stamps; `rows`: as the disk has it;
 //! - `stamps`: on the wire, and how a state is taken or refused;
 //! - `answering`: what this node says when it is asked, and what it forgets when it is told to;
+//! - `salvaged`: a disk that has lost its end, and may hold what others have forgotten;
 //! - `rounds`: those that it begins; `waiting`: what waits for them, for people.
 
 mod answering;
 mod fences;
 mod rounds;
 mod rows;
+mod salvaged;
 mod stamps;
 mod waiting;
 
 use std::time::Duration;
 
+use mesh_engine::RowChange;
 use mesh_ring::ids::PartitionId;
 use mesh_ring::map::{ClusterMap, NodeState};
 use mesh_ring::tombstone::Stamp;
@@ -72,11 +75,28 @@ impl Shared {
         if self.fences.reaches(id, fence, Instant::now() + wait).await {
             return true;
         }
+        if !self.may_raise(id, fence).await {
+            return false;
+        }
         let deadline = Instant::now() + RAISE_TIMEOUT;
         if self.fences.learn(id, fence) && !self.keep_fence(id).await {
             return false;
         }
         self.fences.reaches(id, fence, deadline).await
+    }
+
+    /// Has it on the disk that a look under this fence is over. `false`: the store has stopped.
+    async fn keep_look(&self, id: PartitionId, fence: u64) -> bool {
+        let looked = self.fences.note_look(id, fence);
+        self.keep_row(rows::looked_row(id, looked)).await
+    }
+
+    async fn keep_row(&self, row: RowChange) -> bool {
+        let (answer, durable) = oneshot::channel();
+        self.engine.submit_rows(vec![row], move |result| {
+            let _ = answer.send(result);
+        });
+        matches!(durable.await, Ok(Ok(())))
     }
 
     /// Has the partition's fence on the disk. `false`: the store has stopped.

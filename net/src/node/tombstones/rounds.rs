@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::answering::{self, answer_of};
+use super::salvaged;
 use super::waiting::Outcome;
 use crate::node::Shared;
 use crate::tasks::blocking;
@@ -47,6 +48,9 @@ pub(in crate::node) fn start(shared: &Arc<Shared>, age: Duration) {
     shared
         .tasks
         .spawn("tombstone rounds", plan(Arc::clone(shared), age));
+    shared
+        .tasks
+        .spawn("salvaged bindings", salvaged::prove(Arc::clone(shared)));
 }
 
 async fn plan(shared: Arc<Shared>, age: Duration) {

@@ -13,6 +13,7 @@ mod clients;
 mod contents;
 mod disks;
 mod members;
+mod repairs;
 mod rest;
 mod server;
 
@@ -26,6 +27,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(crate) use contents::{assert_reads, partition, partition_id, publish, publish_one};
 pub(crate) use disks::copy_dir;
+pub(crate) use repairs::{NEVER, sum};
 pub(crate) use rest::LOOK_AGAIN;
 
 use crate::support::node_folder::founding;

@@ -6,25 +6,22 @@
     reason = "tests fail by panicking"
 )]
 
+mod losses;
+#[path = "../support/mod.rs"]
 mod support;
+mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::OpenOptions;
-use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use mesh_engine::{
-    BindingError, BindingWrite, Engine, Hint, HintError, HintStats, Options, ReadError, Written,
-};
+use mesh_engine::{BindingError, Engine, Hint, HintError, Options};
 use mesh_ring::binding::{Binding, Content, Version};
 use mesh_ring::hlc::Hlc;
 use mesh_ring::ids::{NodeId, PartitionId};
-use mesh_ring::limits::BINDING_VALUE_BYTES_MAX;
 use mesh_ring::name::BindingKey;
 use mesh_ring::version::Dot;
-use support::damage::{data_bytes, files, flip, scrub};
-use support::*;
+use support::damage::scrub;
+use support::{Bench, noise};
 
 const HOME: NodeId = NodeId([7; 16]);
 
@@ -149,54 +146,6 @@ fn a_hint_with_siblings_is_as_old_as_the_oldest() {
         .unwrap()
         .unwrap();
     assert_eq!(all(&engine, HOME)[0].oldest_ms, START_MS + 10);
-}
-
-#[test]
-fn a_power_loss_takes_no_hint_that_was_acknowledged_and_brings_none_back() {
-    let rounds = 24;
-    let bench = Bench::new();
-    // No marker within the test: each round knows what the log was when it was acknowledged.
-    let options = Options {
-        marker_after: std::time::Duration::from_secs(600),
-        ..bench.options()
-    };
-    let engine = Engine::open(bench.data(), options).unwrap();
-    for round in 0..rounds {
-        keep(&engine, HOME, round, 200 + round as usize * 30).unwrap();
-        if round % 3 == 2 {
-            let first = &engine.hints(HOME, None, 1).unwrap()[0];
-            let removed = engine.remove_hints(HOME, first.partition, vec![first.sequence]);
-            assert_eq!(removed.unwrap(), 1);
-        }
-        let acknowledged = all(&engine, HOME);
-        let safe_bytes = newest_log(&bench.data()).metadata().unwrap().len();
-        let interrupted = keep(&engine, HOME, 1_000 + round, 300);
-        interrupted.unwrap();
-        let data = bench.crashed_copy(&format!("round{round}"));
-        lose(&newest_log(&data), safe_bytes, round);
-        let reopened = bench.open_engine_at(&data);
-        let found = all(&reopened, HOME);
-        for hint in &acknowledged {
-            assert!(found.contains(hint), "round {round}: {hint:?} is gone");
-        }
-        assert!(found.len() <= acknowledged.len() + 1, "round {round}");
-        assert_counted(&reopened, &[HOME]);
-        drop(reopened);
-        std::fs::remove_dir_all(data).unwrap();
-    }
-}
-
-/// Cuts what lies behind `safe_bytes` somewhere, or garbles it.
-fn lose(log: &Path, safe_bytes: u64, round: u64) {
-    let mut file = OpenOptions::new().write(true).open(log).unwrap();
-    let beyond = file.metadata().unwrap().len() - safe_bytes;
-    assert!(beyond > 0);
-    if round.is_multiple_of(2) {
-        file.set_len(safe_bytes + round * 13 % beyond).unwrap();
-    } else {
-        file.seek(SeekFrom::Start(safe_bytes)).unwrap();
-        file.write_all(&noise(round, beyond as usize)).unwrap();
-    }
 }
 
 #[test]
@@ -417,193 +366,29 @@ fn a_closed_store_acknowledges_no_hint() {
 }
 
 #[test]
-fn a_damaged_hint_is_told_of_never_served_and_never_dropped() {
+fn a_partition_drops_its_hints_for_everybody_and_no_others() {
     let bench = Bench::new();
     let engine = bench.open_engine();
-    (0..400).for_each(|n| keep(&engine, HOME, n, 60).unwrap());
-    let whole = all(&engine, HOME);
+    let other = NodeId([8; 16]);
+    for n in 0..40 {
+        keep(&engine, HOME, n, 50).unwrap();
+        keep(&engine, other, n, 50).unwrap();
+    }
+    let partition = engine.partition_of(key(0).as_bytes());
+    let goes = |hint: &Hint| hint.partition == partition;
+    let mut left: Vec<Vec<Hint>> = [HOME, other].map(|home| all(&engine, home)).into();
+    let before = left.iter().flatten().count();
+    left.iter_mut()
+        .for_each(|hints| hints.retain(|hint| !goes(hint)));
+    let dropped = before - left.iter().flatten().count();
+    assert!(dropped >= 2 && dropped < before);
+    assert_eq!(engine.drop_hints(partition).unwrap(), dropped as u64);
+    assert_eq!(engine.drop_hints(partition).unwrap(), 0);
+    assert_eq!(engine.oldest_hint_ms(partition), None);
+    assert_counted(&engine, &[HOME, other]);
     engine.close().unwrap();
     drop(engine);
-    let mut told = 0;
-    for table in files(&bench.data(), "sst") {
-        let data = bench.crashed_copy("flip");
-        let copy = data.join("db").join(table.file_name().unwrap());
-        flip(&copy, data_bytes(&table));
-        if let Ok(engine) = Engine::open(&data, bench.options()) {
-            let before: HintStats = engine.hint_stats()[&HOME];
-            let mut after = None;
-            let mut served = Vec::new();
-            loop {
-                match engine.hints(HOME, after, 2_000) {
-                    Ok(hints) => {
-                        let Some(last) = hints.last() else { break };
-                        after = Some((last.partition, last.sequence));
-                        served.extend(hints);
-                    }
-                    Err(error) => {
-                        assert!(matches!(error, ReadError::Damaged(_)), "{error}");
-                        told += 1;
-                        after = match after {
-                            None => Some((PartitionId(0), u64::MAX)),
-                            Some((PartitionId(passed), u64::MAX)) => {
-                                Some((PartitionId(passed + 1), u64::MAX))
-                            }
-                            Some((partition, _)) => Some((partition, u64::MAX)),
-                        };
-                    }
-                }
-            }
-            assert!(served.iter().all(|hint| whole.contains(hint)));
-            for hint in &whole {
-                let _ = engine.remove_hints(HOME, hint.partition, vec![hint.sequence]);
-            }
-            let left = engine.hint_stats().get(&HOME).map_or(0, |held| held.count);
-            assert!(left < before.count);
-            let readable = 400 - left;
-            assert!(served.is_empty() || readable > 0);
-            told += u32::from(left > 0);
-        }
-        std::fs::remove_dir_all(data).unwrap();
-    }
-    assert!(told >= 2, "no table of hints was damaged");
-}
-
-fn write(n: u64, value: &'static str) -> BindingWrite {
-    BindingWrite {
-        key: key(n),
-        value: Some(value.into()),
-        context: None,
-        expires_ms: None,
-    }
-}
-
-fn hinted_write(engine: &Engine, n: u64, value: &'static str) -> Result<Written, HintError> {
-    let (sender, receiver) = sync_channel(1);
-    let decided = |_: &Binding, _: &Written| {};
-    engine.submit_hinted_write(HOME, write(n, value), decided, move |result| {
-        sender.send(result).unwrap();
-    });
-    receiver.recv().unwrap()
-}
-
-#[test]
-fn a_key_that_is_written_again_has_one_hint_with_all_of_it() {
-    let bench = Bench::new();
     let engine = bench.open_engine();
-    keep(&engine, HOME, 1, 500).unwrap();
-    let first = all(&engine, HOME).remove(0);
-    // Of another node, concurrent with the first: both are to be delivered.
-    let version = Version {
-        dot: Dot {
-            node: NodeId([5; 16]),
-            boot: 1,
-            counter: 1,
-        },
-        hlc: Hlc::default().next(START_MS),
-        expires_ms: None,
-        content: Content::Value("other".into()),
-    };
-    let other = Binding::default().write(None, version).unwrap();
-    let in_flight = [
-        submit(&engine, HOME, &key(1), &other),
-        submit(&engine, HOME, &key(2), &written(7, 10)),
-        submit(&engine, HOME, &key(1), &written(1, 500)),
-    ];
-    for done in in_flight {
-        done.recv().unwrap().unwrap();
-    }
-    let hints = all(&engine, HOME);
-    assert_eq!(hints.len(), 2);
-    let merged = hints.iter().find(|hint| hint.key == key(1)).unwrap();
-    assert_eq!(
-        Binding::decode(&merged.binding).unwrap(),
-        other.merge(&written(1, 500))
-    );
-    assert_eq!(
-        engine.known_binding(&key(1)).unwrap(),
-        Some(other.merge(&written(1, 500)))
-    );
-    // The first was delivered meanwhile: what came since stays.
-    assert_eq!(
-        engine
-            .remove_hints(HOME, first.partition, vec![first.sequence])
-            .unwrap(),
-        0
-    );
-    assert_eq!(all(&engine, HOME), hints);
-    assert_counted(&engine, &[HOME]);
-}
-
-#[test]
-fn a_stand_in_writes_over_what_it_knows_and_so_do_its_own_writes() {
-    let bench = Bench::new();
-    let engine = bench.open_engine();
-    for value in ["a", "b"] {
-        hinted_write(&engine, 1, value).unwrap();
-    }
-    let live = |engine: &Engine| {
-        let known = engine.known_binding(&key(1)).unwrap().unwrap();
-        let live: Vec<_> = known
-            .live(bench.now_ms())
-            .iter()
-            .map(|version| version.live(START_MS).unwrap().clone())
-            .collect();
-        live
-    };
-    assert_eq!(live(&engine), ["b"], "one after the other, no siblings");
-    assert_eq!(engine.binding(&key(1)).unwrap(), None);
-    drop(engine);
-    let engine = bench.open_engine();
-    hinted_write(&engine, 1, "c").unwrap();
-    assert_eq!(live(&engine), ["c"]);
-    assert_eq!(all(&engine, HOME).len(), 1);
-    // It becomes a home while it still keeps the hint.
-    engine.write_binding(write(1, "d")).unwrap();
-    assert_eq!(live(&engine), ["d"]);
-    let own = engine.binding(&key(1)).unwrap().unwrap();
-    let hint = Binding::decode(&all(&engine, HOME)[0].binding).unwrap();
-    assert_eq!(own.merge(&hint), own, "it has seen the hint");
-    let too_large = BindingWrite {
-        value: Some(vec![0; BINDING_VALUE_BYTES_MAX + 1].into()),
-        ..write(1, "")
-    };
-    let (sender, receiver) = sync_channel(1);
-    let decided = |_: &Binding, _: &Written| panic!("it is refused");
-    engine.submit_hinted_write(HOME, too_large, decided, move |result| {
-        sender.send(result).unwrap();
-    });
-    assert!(matches!(
-        receiver.recv().unwrap(),
-        Err(HintError::Refused(_))
-    ));
-}
-
-#[test]
-fn after_a_delivery_new_writes_do_not_claim_to_have_seen_what_was_delivered() {
-    let bench = Bench::new();
-    let engine = bench.open_engine();
-    let earlier = hinted_write(&engine, 1, "acknowledged").unwrap();
-    let before = engine.known_binding(&key(1)).unwrap().unwrap();
-    let hint = all(&engine, HOME).remove(0);
-    engine
-        .remove_hints(HOME, hint.partition, vec![hint.sequence])
-        .unwrap();
-    // Also where a crash comes between.
-    let copy = bench.open_engine_at(&bench.crashed_copy("crash"));
-    for engine in [&engine, &copy] {
-        assert_eq!(engine.known_binding(&key(1)).unwrap(), None);
-        let later = hinted_write(engine, 1, "later").unwrap();
-        assert!(!later.context.covers(earlier.dot));
-        let after = engine.known_binding(&key(1)).unwrap().unwrap();
-        let both = before.merge(&after);
-        assert_eq!(
-            both.live(bench.now_ms()).len(),
-            2,
-            "neither was seen by the other"
-        );
-        // Nothing was forgotten since: the same name.
-        let again = hinted_write(engine, 1, "again").unwrap();
-        assert_eq!(again.dot.node, later.dot.node);
-        assert!(again.context.covers(later.dot));
-    }
+    assert_eq!([HOME, other].map(|home| all(&engine, home))[..], left);
+    assert_counted(&engine, &[HOME, other]);
 }
