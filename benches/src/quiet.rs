@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Result;
+use crate::children::setting;
 
 /// Part of all cores that other processes and the kernel's own threads may use during a turn.
 pub const OTHERS_MAX: f64 = 0.2;
 
-/// Longest wait for a quiet machine before a turn.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest wait for a quiet machine before a turn, in seconds, unless `MESHLOG_BENCH_PATIENCE` says otherwise.
+const PATIENCE_SECONDS: u64 = 20;
 
 /// Whether figures do not matter, so that nobody waits for a quiet machine.
 static FIGURES_DO_NOT_MATTER: AtomicBool = AtomicBool::new(false);
@@ -69,7 +70,8 @@ impl Watch {
 /// The system does not tell.
 pub fn wait_until_quiet() -> Result<()> {
     let began = Instant::now();
-    while began.elapsed() < PATIENCE && !FIGURES_DO_NOT_MATTER.load(Ordering::Relaxed) {
+    let patience = patience()?;
+    while began.elapsed() < patience && !FIGURES_DO_NOT_MATTER.load(Ordering::Relaxed) {
         let watch = Watch::start()?;
         std::thread::sleep(Duration::from_millis(100));
         if watch.others()? < OTHERS_MAX / 2.0 {
@@ -77,6 +79,15 @@ pub fn wait_until_quiet() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// How long a turn may wait for a quiet machine. Zero: figures do not matter, and disturbed turns count as they are.
+///
+/// # Errors
+/// The setting is no number.
+pub fn patience() -> Result<Duration> {
+    let seconds = setting("MESHLOG_BENCH_PATIENCE", PATIENCE_SECONDS)?;
+    Ok(Duration::from_secs(seconds))
 }
 
 fn used() -> Result<Used> {

@@ -2,7 +2,7 @@
 //! times, and the middle is taken.
 
 use crate::markdown::figure;
-use crate::quiet::{OTHERS_MAX, Watch, wait_until_quiet};
+use crate::quiet::{OTHERS_MAX, Watch, patience, wait_until_quiet};
 use crate::{Result, say};
 
 /// One contender's figures, a round each.
@@ -138,6 +138,9 @@ fn quiet_turn(contender: &mut Contender<'_>) -> Result<(Vec<f64>, bool)> {
         value = (contender.turn)()?;
         if watch.others()? <= OTHERS_MAX {
             return Ok((value, false));
+        }
+        if patience()?.is_zero() {
+            break;
         }
     }
     Ok((value, true))

@@ -10,6 +10,8 @@
 //! cargo run --release -p mesh-benches --bin report -- --render        # only the page, from what was kept
 //! ```
 //!
+//! Turns wait up to 20 s for a quiet machine; `MESHLOG_BENCH_PATIENCE=0` has them not wait, to see that all works.
+//!
 //! The sections `wire`, `ring-…`, `versus-…` and most of `bindings-…` need `meshctl` beside this program, or in `$MESHCTL`: real
 //! nodes on the loopback, at ports that the system chooses.
 //!

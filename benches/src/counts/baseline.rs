@@ -198,7 +198,6 @@ mod tests {
     const PATH: HotPath = HotPath {
         name: "a",
         operation: "an append",
-        native: true,
         tolerance: 0.02,
         run: || Ok(1),
     };

@@ -17,8 +17,6 @@ pub struct HotPath {
     pub name: &'static str,
     /// What one operation is, for a person.
     pub operation: &'static str,
-    /// Whether part of it is C or C++ (RocksDB, QUIC's cryptography), which the machine's own compiler makes.
-    pub native: bool,
     /// The largest difference that is none, as a part of the baseline. Measured; see [`paths::HOT_PATHS`].
     pub tolerance: f64,
     /// Prepares the work, then does it in [`measured`]; returns how many operations those were.

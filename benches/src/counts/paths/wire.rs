@@ -5,12 +5,14 @@ use mesh_net::wire::frame::{Chunks, FrameReader, encode_head};
 use mesh_net::wire::proto::{self, reply, request};
 use prost::Message;
 
-use super::engine::RECORD_BYTES;
+use super::engine::{RECORD_BYTES, Stage};
 use crate::Result;
 use crate::counts::measured;
 use crate::payload::Payload;
 
 const FRAMES: u64 = 2048;
+/// Records of a batch that a busy producer gathers.
+const GATHERED: usize = 16;
 
 fn append(number: u64) -> proto::Append {
     proto::Append {
@@ -58,7 +60,7 @@ pub(super) fn read() -> Result<u64> {
                 std::hint::black_box((append, body));
                 frames += 1;
             }
-            all(frames)
+            all(frames, FRAMES)
         })
     })?;
     Ok(FRAMES)
@@ -79,6 +81,50 @@ pub(super) fn request() -> Result<u64> {
         })
     })?;
     Ok(FRAMES)
+}
+
+/// What a client and a node do for a publish between their transports: encoded, framed, read, checked, ordered, made
+/// durable, answered. QUIC is not in it: how many packets it sends depends on timers, and so on how busy the machine is.
+pub(super) fn publish() -> Result<u64> {
+    const PUBLISHES: u64 = 256;
+    const WARM: u64 = 32;
+    let stage = Stage::new(RECORD_BYTES)?;
+    let topic = stage.topic(0)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let publish = |number: u64| {
+        let batch = stage.batch(number * GATHERED as u64, GATHERED)?;
+        let appended = runtime.block_on(async {
+            let (sent, body) = there(&append(number), &batch).await?;
+            let batch = body.to_vec();
+            let done = stage.engine.append(mesh_engine::Append {
+                topic,
+                batch,
+                expected: sent.expected_offset,
+            })?;
+            let answer = proto::Appends {
+                fatal: None,
+                appended: vec![appended(sent.request, done)],
+            };
+            let (answer, _) = there(&answer, &[]).await?;
+            Ok::<_, crate::Error>(answer.appended)
+        })?;
+        all(appended.len() as u64, 1)
+    };
+    (0..WARM).try_for_each(publish)?;
+    measured(&mut || (WARM..WARM + PUBLISHES).try_for_each(publish))?;
+    Ok(PUBLISHES)
+}
+
+fn appended(request: u64, done: mesh_engine::Appended) -> proto::Appended {
+    proto::Appended {
+        request,
+        first: done.first,
+        last: done.last,
+        epoch: done.epoch.0,
+        synced: vec!["n1".into(), "n2".into()],
+        duplicate: done.duplicate,
+        ..proto::Appended::default()
+    }
 }
 
 /// Lays a message and its body on a stream, and reads it there.
@@ -109,10 +155,10 @@ fn written() -> proto::Reply {
     }
 }
 
-fn all(frames: u64) -> Result<()> {
-    if frames == FRAMES {
+fn all(found: u64, wanted: u64) -> Result<()> {
+    if found == wanted {
         Ok(())
     } else {
-        Err(format!("{frames} of {FRAMES} frames were read").into())
+        Err(format!("{found} of {wanted} frames or answers came").into())
     }
 }
