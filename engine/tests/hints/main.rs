@@ -21,7 +21,7 @@ use mesh_ring::ids::{NodeId, PartitionId};
 use mesh_ring::name::BindingKey;
 use mesh_ring::version::Dot;
 use support::damage::scrub;
-use support::{Bench, noise};
+use support::{Bench, START_MS, noise};
 
 const HOME: NodeId = NodeId([7; 16]);
 

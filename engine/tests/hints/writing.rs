@@ -9,7 +9,7 @@ use mesh_ring::ids::NodeId;
 use mesh_ring::limits::BINDING_VALUE_BYTES_MAX;
 use mesh_ring::version::Dot;
 
-use crate::support::Bench;
+use crate::support::{Bench, START_MS};
 use crate::{HOME, all, assert_counted, keep, key, submit, written};
 
 fn write(n: u64, value: &'static str) -> BindingWrite {
