@@ -93,7 +93,7 @@ impl Shared {
     pub(in crate::node) async fn give_way(&self, id: PartitionId, fence: u64, to: NodeId) {
         let is_lower = |looked: u64| looked < fence;
         if self.fences.suspect(id).is_some_and(is_lower) && is_home(&self.map(), id, to) {
-            self.give_up_copy(id).await;
+            self.give_up_copy(id, fence).await;
         }
     }
 
@@ -107,11 +107,11 @@ impl Shared {
             .assignment(id)
             .is_some_and(|of| of.needs_copy(self.me()));
         // A home compares first. Who only stands in for one has nothing but hints.
-        !keeps && self.give_up_copy(id).await
+        !keeps && self.give_up_copy(id, fence).await
     }
 
     /// `false`: the store has stopped, or a hint cannot be read.
-    async fn give_up_copy(&self, id: PartitionId) -> bool {
+    async fn give_up_copy(&self, id: PartitionId, fence: u64) -> bool {
         let _turn = self.fences.giving_up.lock().await;
         if self
             .fences
@@ -120,6 +120,8 @@ impl Shared {
         {
             return true;
         }
+        // Before the copy goes: otherwise what is as old could come to the emptied one, and leave it under the new fence.
+        self.fences.learn(id, fence);
         let engine = Arc::clone(&self.engine);
         let dropped = blocking(move || {
             engine
