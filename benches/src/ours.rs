@@ -30,7 +30,7 @@ pub fn run(place: &Place, nodes: usize, job: &Job) -> Result<Done> {
     let config = mesh.client_config()?;
     let runtime = runtime()?;
     let done = runtime.block_on(async {
-        tokio::time::timeout(LIMIT, work(config, job))
+        tokio::time::timeout(LIMIT, work(place, config, job))
             .await
             .map_err(|_| format!("not done after {LIMIT:?}"))?
     });
@@ -40,9 +40,12 @@ pub fn run(place: &Place, nodes: usize, job: &Job) -> Result<Done> {
     done
 }
 
-async fn work(config: ClientConfig, job: &Job) -> Result<Done> {
+async fn work(place: &Place, config: ClientConfig, job: &Job) -> Result<Done> {
     let ours = Ours::connect(config, job.topics()).await?;
     prepare(&ours, job).await?;
+    if job.stored().is_some() {
+        place.settle()?;
+    }
     let done = measure(&ours, job).await?;
     ours.client.close().await;
     Ok(done)

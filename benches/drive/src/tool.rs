@@ -141,6 +141,14 @@ pub async fn stop(mut server: Child) -> Result<()> {
     Ok(())
 }
 
+/// Waits until everything written to the disk of `dir` is there: what was put in without an fsync does not burden who is measured.
+///
+/// # Errors
+/// The file system's.
+pub fn settle(dir: &Path) -> Result<()> {
+    Ok(rustix::fs::syncfs(File::open(dir)?)?)
+}
+
 /// Ports that were free a moment ago.
 ///
 /// # Errors

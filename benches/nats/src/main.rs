@@ -34,6 +34,7 @@ async fn work(asked: Asked) -> Result<Done> {
     if puts_in {
         drop(streams);
         servers.stop().await?;
+        tool::settle(&asked.dir)?;
         servers = Servers::start(&asked, count, Sync::Always)?;
         streams = Streams::connect(&servers.addresses, count, layout).await?;
         streams.find().await?;

@@ -38,6 +38,7 @@ pub struct Streams {
     addresses: Arc<[String]>,
     replicas: usize,
     layout: Layout,
+    admin: Context,
     client: Client,
     jetstream: Context,
     batches: Arc<AtomicU64>,
@@ -47,7 +48,9 @@ impl Streams {
     /// Connects as soon as a server answers.
     pub async fn connect(addresses: &[String], replicas: usize, layout: Layout) -> Result<Self> {
         let client = in_time(|| async { Ok(async_nats::connect(addresses).await?) }).await?;
+        // Only acknowledgements may take so long: a question that is lost while a cluster forms is soon asked again.
         let jetstream = jetstream::ContextBuilder::new()
+            .timeout(ACKNOWLEDGED)
             .ack_timeout(ACKNOWLEDGED)
             .max_ack_inflight(IN_FLIGHT_MAX)
             .build(client.clone());
@@ -55,6 +58,7 @@ impl Streams {
             addresses: addresses.into(),
             replicas,
             layout,
+            admin: jetstream::new(client.clone()),
             client,
             jetstream,
             batches: Arc::default(),
@@ -63,7 +67,7 @@ impl Streams {
 
     /// Waits until what is stored can be read.
     pub async fn find(&self) -> Result<()> {
-        in_time(|| async { Ok(self.jetstream.get_stream(stream_name(0)).await.map(drop)?) }).await
+        in_time(|| async { Ok(self.admin.get_stream(stream_name(0)).await.map(drop)?) }).await
     }
 
     async fn make(&self, number: usize) -> Result<()> {
@@ -80,7 +84,7 @@ impl Streams {
             ..Default::default()
         };
         in_time(|| async {
-            let made = self.jetstream.create_stream(config.clone()).await;
+            let made = self.admin.create_stream(config.clone()).await;
             Ok(made.map(drop)?)
         })
         .await?;
@@ -89,7 +93,7 @@ impl Streams {
         }
         // What is published before its leader is elected is lost, and waited for in vain.
         in_time(|| async {
-            let made = self.jetstream.get_stream(stream_name(number)).await?;
+            let made = self.admin.get_stream(stream_name(number)).await?;
             let cluster = made.get_info().await?.cluster;
             let leader = cluster.and_then(|cluster| cluster.leader);
             Ok(leader.map(drop).ok_or("the stream has no leader")?)

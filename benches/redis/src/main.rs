@@ -49,6 +49,7 @@ async fn on_server(asked: &Asked, port: u16) -> Result<Done> {
     if puts_in {
         set_fsync(&mut admin, "always").await?;
         wait_for_rewrite(&mut admin).await?;
+        tool::settle(&asked.dir)?;
     }
     measure(&streams, &asked.job).await
 }
