@@ -73,7 +73,8 @@ fn check(names: &[&str]) -> Result<()> {
     let (root, here) = (root()?, Tools::here()?);
     let baseline = Baseline::load(root)?;
     if let Some(difference) = baseline.tools.difference(&here) {
-        return not_comparable(&difference);
+        not_comparable(&difference);
+        return Ok(());
     }
     let dir = profiles()?;
     let mut complaints: Vec<String> = Vec::new();
@@ -102,18 +103,12 @@ fn check(names: &[&str]) -> Result<()> {
     Err(complaints.join("\nerror: ").into())
 }
 
-/// Another compiler's instructions are no regression. Where changes land they must be held against something.
-fn not_comparable(difference: &str) -> Result<()> {
-    let said = format!(
-        "{FILE} was counted with other tools than there are here ({difference}), so nothing was compared"
-    );
-    if std::env::var_os("CI").is_some_and(|value| !value.is_empty()) {
-        return Err(
-            format!("{said}: run `make counts` on this machine and commit the file").into(),
-        );
-    }
-    say(&format!("warning: {said}; CI does"));
-    Ok(())
+/// Another compiler's instructions are no regression; nor is it one that a machine was given a newer compiler.
+fn not_comparable(difference: &str) {
+    say(&format!(
+        "warning: {FILE} was counted with other tools than there are here ({difference}), so nothing was compared: run \
+         `make counts` on a state that is known to be good, and commit the file"
+    ));
 }
 
 fn rewrite() -> Result<()> {
