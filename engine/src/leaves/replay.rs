@@ -9,10 +9,7 @@ use crate::store::Store;
 
 impl State {
     /// Reads the rows of changes that were not folded before a crash.
-    pub(super) fn replay(&mut self, store: &Store) -> Result<(), ReadError> {
-        if self.replayed {
-            return Ok(());
-        }
+    pub(super) fn replay(store: &Store) -> Result<State, ReadError> {
         let mut replayed = State::default();
         let prefix = keys::MERKLE_CHANGES_PREFIX;
         let mut iterator = store.iterate(family::MERKLE, &prefix);
@@ -39,9 +36,7 @@ impl State {
             .status()
             .map_err(|error| store.read_error(family::MERKLE, &prefix, &error))?;
         replayed.removed = first.unwrap_or(0);
-        replayed.replayed = true;
-        *self = replayed;
-        Ok(())
+        Ok(replayed)
     }
 
     fn replay_entry(
@@ -60,7 +55,9 @@ impl State {
             }
             Entry::Sum(id, leaf, sum) => {
                 self.loaded(store, id)?;
-                self.changed(id, number).set(leaf, sum);
+                if let Some(partition) = self.changed(id, number) {
+                    partition.set(leaf, sum);
+                }
             }
             Entry::Bound(id, ..) | Entry::Gone(id, ..) => {
                 self.loaded(store, id)?;
