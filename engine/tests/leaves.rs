@@ -19,7 +19,7 @@ use mesh_ring::binding::Binding;
 use mesh_ring::ids::PartitionId;
 use mesh_ring::merkle::{LeafSum, MERKLE_LEAVES, binding_digest, leaf_of};
 use mesh_ring::name::BindingKey;
-use support::damage::{files, flip, scrub};
+use support::damage::{data_bytes, files, flip, scrub};
 use support::*;
 
 const PARTITIONS: u16 = 8;
@@ -86,6 +86,12 @@ fn collect(engine: &Engine, dice: &mut impl FnMut(u64) -> u64) {
 }
 
 fn assert_leaves_agree(engine: &Engine, place: &str) -> usize {
+    let bindings = assert_sums_agree(engine, place);
+    assert_eq!(scrub(engine).damages, [], "{place}");
+    bindings
+}
+
+fn assert_sums_agree(engine: &Engine, place: &str) -> usize {
     let mut bindings = 0;
     for partition in (0..PARTITIONS).map(PartitionId) {
         let mut sums = Box::new([LeafSum::ZERO; MERKLE_LEAVES as usize]);
@@ -111,7 +117,6 @@ fn assert_leaves_agree(engine: &Engine, place: &str) -> usize {
             "{place}: leaves of partition {partition}"
         );
     }
-    assert_eq!(scrub(engine).damages, [], "{place}");
     bindings
 }
 
@@ -234,5 +239,36 @@ fn leaves_agree_with_what_is_left_of_a_log_that_was_cut() {
         drop(reopened);
         let again = Engine::open(&copy, options(&bench)).unwrap();
         assert_leaves_agree(&again, &format!("round {round}, again"));
+    }
+}
+
+#[test]
+fn writes_go_on_where_what_changed_before_a_crash_cannot_be_read() {
+    let mut dice = dice();
+    let bench = Bench::new();
+    let engine = bench.open_engine();
+    (0..60).for_each(|_| burst(&engine, &mut dice));
+    let crashed = bench.crashed_copy("crashed");
+    // An opening writes out what the log has.
+    let recovered = bench.open_engine_at(&crashed);
+    let data = bench.crashed_copy_of(&crashed, "recovered");
+    drop(recovered);
+    let tables = files(&data, "sst");
+    let of_leaves = tables.iter().filter(|file| {
+        let bytes = std::fs::read(file).unwrap();
+        let properties = bytes.windows(8).position(|at| at == b"rocksdb.");
+        let mut words = bytes[properties.unwrap()..].windows(6);
+        words.any(|word| word == b"merkle")
+    });
+    let of_leaves: Vec<_> = of_leaves.collect();
+    assert_eq!(of_leaves.len(), 1);
+    flip(of_leaves[0], data_bytes(of_leaves[0]));
+    let reopened = bench.open_engine_at(&data);
+    assert!(assert_sums_agree(&reopened, "reopened") > 100);
+    burst(&reopened, &mut dice);
+    reopened.wipe_bindings(PartitionId(3)).unwrap();
+    let again = bench.crashed_copy_of(&data, "again");
+    for engine in [reopened, bench.open_engine_at(&again)] {
+        assert!(assert_sums_agree(&engine, "written to, and crashed") > 100);
     }
 }
