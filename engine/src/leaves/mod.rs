@@ -109,36 +109,6 @@ impl Lacking {
 }
 
 impl Leaves {
-    /// Those of a store that nothing writes to yet. Makes sums and index anew where what is stored of them cannot be gone on
-    /// with, or where `is_cut`: the store has lost the end of its log, which pages and index may be ahead of.
-    ///
-    /// # Errors
-    /// The store cannot be read, or written.
-    pub(crate) fn load(store: &Store, partitions: u16, is_cut: bool) -> Result<Leaves, ReadError> {
-        let replayed = match is_cut || rebuild::is_of_old_layout(store, partitions) {
-            true => None,
-            false => match State::replay(store) {
-                Err(ReadError::Damaged(damage)) => {
-                    tracing::error!(%damage, "what changed of Merkle leaves before a crash cannot be read");
-                    None
-                }
-                replayed => Some(replayed?),
-            },
-        };
-        let state = match replayed {
-            Some(state) => state,
-            None => {
-                tracing::warn!("Merkle leaves and their index are made anew from the bindings");
-                rebuild::rebuild(store, partitions)?;
-                State::default()
-            }
-        };
-        Ok(Leaves {
-            state: Mutex::new(state),
-            ..Leaves::default()
-        })
-    }
-
     /// No group is written and shown while the guard lives.
     pub(crate) fn moment(&self) -> MutexGuard<'_, ()> {
         self.moment.lock().unwrap_or_else(PoisonError::into_inner)

@@ -2,7 +2,7 @@
 
 use mesh_ring::binding::Binding;
 use mesh_ring::ids::PartitionId;
-use mesh_ring::merkle::{LeafSum, binding_digest, leaf_of};
+use mesh_ring::merkle::{binding_digest, leaf_of};
 use rocksdb::WriteBatch;
 
 use super::Partition;
@@ -37,14 +37,7 @@ pub(super) fn is_of_old_layout(store: &Store, partitions: u16) -> bool {
 /// The store cannot be read for another reason than damage, or written.
 pub(super) fn rebuild(store: &Store, partitions: u16) -> Result<(), ReadError> {
     for id in (0..partitions).map(PartitionId) {
-        let mut sums = Partition::empty();
-        let is_whole = sum_bindings(store, id, &mut sums)?;
-        write_index(store, id, is_whole)?;
-        let mut batch = WriteBatch::default();
-        let (from, to) = bounds(id);
-        batch.delete_range_cf(store.family(family::MERKLE), from, to);
-        sums.fold(store, id, &mut batch);
-        write(store, batch)?;
+        rebuild_partition(store, id)?;
     }
     let mut batch = WriteBatch::default();
     let from = keys::MERKLE_CHANGES_PREFIX.to_vec();
@@ -53,17 +46,28 @@ pub(super) fn rebuild(store: &Store, partitions: u16) -> Result<(), ReadError> {
     write(store, batch)
 }
 
+pub(super) fn rebuild_partition(store: &Store, id: PartitionId) -> Result<(), ReadError> {
+    let mut sums = Partition::empty();
+    let is_whole = sum_bindings(store, id, &mut sums)?;
+    write_index(store, id, is_whole)?;
+    let mut batch = WriteBatch::default();
+    let (from, to) = bounds(id);
+    batch.delete_range_cf(store.family(family::MERKLE), from, to);
+    sums.fold(store, id, &mut batch);
+    write(store, batch)
+}
+
 /// Returns whether all bindings could be read.
 fn sum_bindings(store: &Store, id: PartitionId, sums: &mut Partition) -> Result<bool, ReadError> {
     let mut decoded = true;
-    let read = visit_bindings(store, id, &mut |key, value| {
+    let read = visit_bindings(store, id, |key, value| {
         if Binding::decode(value).is_err() {
             decoded = false;
             return Ok(());
         }
         let leaf = leaf_of(key);
-        let sum: LeafSum = sums.sum(leaf);
-        sums.set(leaf, sum.add(binding_digest(key, value)));
+        let sum = sums.sum(leaf).add(binding_digest(key, value));
+        sums.set(leaf, sum);
         Ok(())
     })?;
     Ok(read && decoded)
@@ -90,7 +94,7 @@ fn write_index(store: &Store, id: PartitionId, is_whole: bool) -> Result<(), Rea
             rows.next();
         }
     }
-    visit_bindings(store, id, &mut |key, _| {
+    visit_bindings(store, id, |key, _| {
         batch.put_cf(index, keys::under_leaf_key(id, leaf_of(key), key), []);
         write_where_large(store, &mut batch)
     })?;
@@ -101,7 +105,7 @@ fn write_index(store: &Store, id: PartitionId, is_whole: bool) -> Result<(), Rea
 fn visit_bindings(
     store: &Store,
     id: PartitionId,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), ReadError>,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), ReadError>,
 ) -> Result<bool, ReadError> {
     let (prefix, end) = bounds(id);
     let (mut from, mut all) = (prefix.clone(), true);
