@@ -87,7 +87,8 @@ impl Engine {
     /// Opens the store in `data`, or makes it where [`crate::prepare`] has put a bootstrap file.
     ///
     /// After a crash everything that was acknowledged is there; a write that was never acknowledged is there whole or
-    /// not at all. The time does not grow with the store.
+    /// not at all. The time does not grow with the store, but where what is derived from bindings is lost: then all of them
+    /// are read.
     ///
     /// # Errors
     /// See [`OpenError`]: each case is refused before anything is written.
@@ -115,7 +116,14 @@ impl Engine {
         let slots = Arc::new(Slots::new(identity.partitions));
         let space = Space::new(data.to_owned(), options.reserve_bytes);
         let garbage = Arc::new(Garbage::default());
-        let leaves = Arc::new(Leaves::default());
+        let leaves =
+            Leaves::load(&store, identity.partitions, found_damage.is_some()).map_err(|error| {
+                OpenError::Damaged {
+                    data: data.to_owned(),
+                    detail: error.to_string(),
+                }
+            })?;
+        let leaves = Arc::new(leaves);
         let run = Run {
             node: identity.node,
             boot,

@@ -12,7 +12,7 @@ pub use bindings::{
     hint_count_key, hint_key, hint_of_key, merkle_changes_key, merkle_page_key, parse_binding_key,
     parse_expiry_key, parse_hint_count_key, parse_hint_key, parse_hint_of_key,
     parse_merkle_changes_key, parse_merkle_page_key, parse_tombstone_key, parse_under_leaf_key,
-    tombstone_key, tombstone_prefix, under_leaf_key, under_leaf_prefix,
+    tombstone_key, tombstone_prefix, under_leaf_bounds, under_leaf_key, under_leaf_prefix,
 };
 
 /// Column families, by name.

@@ -62,7 +62,7 @@ impl Engine {
         max: usize,
     ) -> Result<Vec<LeafBinding>, ReadError> {
         // Asked first: what the index takes in meanwhile is in both.
-        let unindexed = self.leaves().keys_of(self.store(), partition, leaf)?;
+        let unindexed = self.leaves().keys_of(partition, leaf);
         let is_behind = |key: &Vec<u8>| after.is_none_or(|after| after < &key[..]);
         let mut unindexed = unindexed.into_keys().filter(is_behind).peekable();
         let prefix = keys::under_leaf_prefix(partition, leaf);

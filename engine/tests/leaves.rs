@@ -14,12 +14,12 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
 
-use mesh_engine::{BindingWrite, Engine, Options};
+use mesh_engine::{BindingWrite, Engine, OnDamage, Options};
 use mesh_ring::binding::Binding;
 use mesh_ring::ids::PartitionId;
 use mesh_ring::merkle::{LeafSum, MERKLE_LEAVES, binding_digest, leaf_of};
 use mesh_ring::name::BindingKey;
-use support::damage::scrub;
+use support::damage::{data_bytes, files, flip, scrub};
 use support::*;
 
 const PARTITIONS: u16 = 8;
@@ -86,6 +86,12 @@ fn collect(engine: &Engine, dice: &mut impl FnMut(u64) -> u64) {
 }
 
 fn assert_leaves_agree(engine: &Engine, place: &str) -> usize {
+    let bindings = assert_sums_agree(engine, place);
+    assert_eq!(scrub(engine).damages, [], "{place}");
+    bindings
+}
+
+fn assert_sums_agree(engine: &Engine, place: &str) -> usize {
     let mut bindings = 0;
     for partition in (0..PARTITIONS).map(PartitionId) {
         let mut sums = Box::new([LeafSum::ZERO; MERKLE_LEAVES as usize]);
@@ -111,7 +117,6 @@ fn assert_leaves_agree(engine: &Engine, place: &str) -> usize {
             "{place}: leaves of partition {partition}"
         );
     }
-    assert_eq!(scrub(engine).damages, [], "{place}");
     bindings
 }
 
@@ -129,20 +134,24 @@ fn lose(log: &Path, safe_bytes: u64, round: u64) {
     }
 }
 
-#[test]
-fn leaves_agree_with_bindings_after_every_power_loss() {
+fn dice() -> impl FnMut(u64) -> u64 {
     let seed: u64 = std::env::var("MESHLOG_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
         .unwrap_or(1);
     eprintln!("seed {seed}");
     let mut state = seed;
-    let mut dice = move |below: u64| {
+    move |below: u64| {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % below
-    };
+    }
+}
+
+#[test]
+fn leaves_agree_with_bindings_after_every_power_loss() {
+    let mut dice = dice();
     let bench = Bench::new();
     let mut data = bench.data();
     let mut engine = Engine::open(&data, options(&bench)).unwrap();
@@ -190,4 +199,76 @@ fn leaves_agree_with_bindings_after_every_power_loss() {
     }
     assert!(most > 2_000, "only {most} bindings");
     assert_leaves_agree(&engine, "at the end");
+}
+
+#[test]
+fn a_wipe_that_is_the_first_after_a_crash_keeps_what_waits_of_other_partitions() {
+    let mut dice = dice();
+    let bench = Bench::new();
+    let engine = bench.open_engine();
+    (0..60).for_each(|_| burst(&engine, &mut dice));
+    let data = bench.crashed_copy("crashed");
+    let engine = bench.open_engine_at(&data);
+    engine.wipe_bindings(PartitionId(3)).unwrap();
+    assert!(assert_leaves_agree(&engine, "wiped") > 100);
+    burst(&engine, &mut dice);
+    let again = bench.crashed_copy_of(&data, "again");
+    assert!(assert_leaves_agree(&bench.open_engine_at(&again), "crashed again") > 100);
+}
+
+#[test]
+fn leaves_agree_with_what_is_left_of_a_log_that_was_cut() {
+    let mut dice = dice();
+    let bench = Bench::new();
+    let data = bench.data();
+    let engine = Engine::open(&data, options(&bench)).unwrap();
+    for round in 0..6 {
+        (0..400).for_each(|_| burst(&engine, &mut dice));
+        let copy = bench.crashed_copy(&format!("cut{round}"));
+        // Old enough that some families have what follows in files, and others do not.
+        let log = files(&copy, "log").remove(0);
+        flip(&log, log.metadata().unwrap().len() as usize / 4);
+        let suspecting = Options {
+            on_damage: OnDamage::Suspect,
+            ..options(&bench)
+        };
+        let reopened = Engine::open(&copy, suspecting).unwrap();
+        assert!(reopened.found_damage().is_some());
+        assert!(assert_leaves_agree(&reopened, &format!("round {round}")) > 0);
+        burst(&reopened, &mut dice);
+        drop(reopened);
+        let again = Engine::open(&copy, options(&bench)).unwrap();
+        assert_leaves_agree(&again, &format!("round {round}, again"));
+    }
+}
+
+#[test]
+fn writes_go_on_where_what_changed_before_a_crash_cannot_be_read() {
+    let mut dice = dice();
+    let bench = Bench::new();
+    let engine = bench.open_engine();
+    (0..60).for_each(|_| burst(&engine, &mut dice));
+    let crashed = bench.crashed_copy("crashed");
+    // An opening writes out what the log has.
+    let recovered = bench.open_engine_at(&crashed);
+    let data = bench.crashed_copy_of(&crashed, "recovered");
+    drop(recovered);
+    let tables = files(&data, "sst");
+    let of_leaves = tables.iter().filter(|file| {
+        let bytes = std::fs::read(file).unwrap();
+        let properties = bytes.windows(8).position(|at| at == b"rocksdb.");
+        let mut words = bytes[properties.unwrap()..].windows(6);
+        words.any(|word| word == b"merkle")
+    });
+    let of_leaves: Vec<_> = of_leaves.collect();
+    assert_eq!(of_leaves.len(), 1);
+    flip(of_leaves[0], data_bytes(of_leaves[0]));
+    let reopened = bench.open_engine_at(&data);
+    assert!(assert_sums_agree(&reopened, "reopened") > 100);
+    burst(&reopened, &mut dice);
+    reopened.wipe_bindings(PartitionId(3)).unwrap();
+    let again = bench.crashed_copy_of(&data, "again");
+    for engine in [reopened, bench.open_engine_at(&again)] {
+        assert!(assert_sums_agree(&engine, "written to, and crashed") > 100);
+    }
 }

@@ -32,6 +32,14 @@ pub fn under_leaf_prefix(partition: PartitionId, leaf: LeafId) -> Vec<u8> {
     tagged(partition, UNDER_LEAF, &leaf.0.to_be_bytes())
 }
 
+/// Keys from the first that [`under_leaf_key`] makes of `partition` to the one behind the last.
+pub fn under_leaf_bounds(partition: PartitionId) -> (Vec<u8>, Vec<u8>) {
+    (
+        tagged(partition, UNDER_LEAF, &[]),
+        tagged(partition, TOMBSTONE, &[]),
+    )
+}
+
 /// The leaf and binding key that a key of `partition` made by [`under_leaf_key`] names.
 pub fn parse_under_leaf_key(partition: PartitionId, key: &[u8]) -> Option<(LeafId, &[u8])> {
     let rest = key.strip_prefix(&tagged(partition, UNDER_LEAF, &[])[..])?;
@@ -212,6 +220,7 @@ mod tests {
             parse_under_leaf_key(P, &under),
             Some((LeafId(0x0304), &b"k"[..]))
         );
+        assert_eq!(under_leaf_bounds(P), (vec![1, 2, 1], vec![1, 2, 2]));
         let tombstone = tombstone_key(P, 5, b"k");
         assert_eq!(tombstone, [1, 2, 2, 0, 0, 0, 0, 0, 0, 0, 5, b'k']);
         assert_eq!(tombstone_prefix(P), [1, 2, 2]);

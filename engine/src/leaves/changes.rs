@@ -112,6 +112,17 @@ impl Changes {
         self.wiped.insert(partition);
     }
 
+    /// Those that it has something of; one may come again.
+    pub(super) fn partitions(&self) -> impl Iterator<Item = PartitionId> {
+        let of_keys = entries(&self.keys)
+            .flatten()
+            .filter_map(|(entry, _)| match entry {
+                Entry::Bound(of, ..) | Entry::Gone(of, ..) => Some(of),
+                Entry::Wiped(_) | Entry::Sum(..) => None,
+            });
+        self.sums.iter().map(|((of, _), _)| *of).chain(of_keys)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.wiped.is_empty() && self.sums.is_empty() && self.keys.is_empty()
     }

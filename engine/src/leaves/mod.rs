@@ -4,13 +4,15 @@
 //! has its bindings ("row of changes", numbered): after a crash, leaves and bindings agree. Pages of sums and rows
 //! of the index are brought up to memory one partition at a time, that which waits longest first, as the rows of changes
 //! grow ("fold"): what is written so is half of the changes themselves. Rows of changes that every partition has
-//! folded are removed; the others are read again when the store is first used after a crash. A clean stop folds all.
+//! folded are removed; the others are read again when the store is opened after a crash. A clean stop folds all.
+//! Where they cannot be read, or the log was cut where families were ahead of it, all is made anew from the bindings.
 //!
 //! Readers see what is durable: sums are shown after the write, not when they are staged.
 
 mod changes;
 mod digests;
 mod partition;
+mod rebuild;
 mod replay;
 mod row;
 #[cfg(test)]
@@ -64,8 +66,6 @@ pub(crate) struct Leaves {
 
 #[derive(Default)]
 struct State {
-    /// Whether rows of changes of an earlier run have been read.
-    replayed: bool,
     /// By number; those that are in memory.
     partitions: Vec<Option<Partition>>,
     kept: usize,
@@ -124,7 +124,6 @@ impl Leaves {
     /// Some cannot be read.
     pub(crate) fn sums(&self, store: &Store, id: PartitionId) -> Result<Box<Sums>, ReadError> {
         let mut state = self.state();
-        state.replay(store)?;
         if state.get(id).is_none() && state.kept >= PARTITIONS_KEPT_MAX {
             // What is not in memory has nothing to fold: its pages are all there is.
             let loaded = Partition::load(store, id)?;
@@ -138,38 +137,25 @@ impl Leaves {
 
     /// Keys under a leaf that the index does not know of yet, and those that it still has, with whether they are bound.
     /// To be asked before the index is: what is taken in meanwhile is in both.
-    ///
-    /// # Errors
-    /// What changed before a crash cannot be read.
-    pub(crate) fn keys_of(
-        &self,
-        store: &Store,
-        id: PartitionId,
-        leaf: LeafId,
-    ) -> Result<BTreeMap<Vec<u8>, bool>, ReadError> {
-        let mut state = self.state();
-        state.replay(store)?;
+    pub(crate) fn keys_of(&self, id: PartitionId, leaf: LeafId) -> BTreeMap<Vec<u8>, bool> {
+        let state = self.state();
         let partition = state.get(id);
-        Ok(partition
+        partition
             .map(|found| found.latest_keys_of(leaf))
-            .unwrap_or_default())
+            .unwrap_or_default()
     }
 
     /// What pages and index of a partition lack.
-    ///
-    /// # Errors
-    /// What changed before a crash cannot be read.
-    pub(crate) fn lacking(&self, store: &Store, id: PartitionId) -> Result<Lacking, ReadError> {
-        let mut state = self.state();
-        state.replay(store)?;
+    pub(crate) fn lacking(&self, id: PartitionId) -> Lacking {
+        let state = self.state();
         let Some(partition) = state.get(id) else {
-            return Ok(Lacking::default());
+            return Lacking::default();
         };
         let leaves = partition.changed.iter().flat_map(leaves_of);
-        Ok(Lacking {
+        Lacking {
             sums: leaves.map(|leaf| (leaf, partition.sum(leaf))).collect(),
             keys: partition.keys.clone(),
-        })
+        }
     }
 
     /// Makes sure that a leaf's sum is at hand until the group of the caller, the writer, is shown.
@@ -182,9 +168,7 @@ impl Leaves {
         id: PartitionId,
         leaf: LeafId,
     ) -> Result<(), ReadError> {
-        let mut state = self.state();
-        state.replay(store)?;
-        state.loaded(store, id)?.check(store, id, leaf)
+        self.state().loaded(store, id)?.check(store, id, leaf)
     }
 
     /// The leaves whose sums lie in one row with that of `leaf`, itself included.
@@ -193,16 +177,24 @@ impl Leaves {
     }
 
     /// Stages what a group changed, and as much folding as is due.
+    ///
+    /// # Errors
+    /// What a leaf was cannot be read, which [`Leaves::check`] would have told. Nothing is staged.
     pub(crate) fn settle(
         &self,
         store: &Store,
         mut changes: Changes,
         batch: &mut WriteBatch,
-    ) -> Settled {
+    ) -> Result<Settled, ReadError> {
         if changes.is_empty() {
-            return Settled::default();
+            return Ok(Settled::default());
         }
         let mut state = self.state();
+        // What is wiped need not be known.
+        let known = |id: &PartitionId| !changes.wiped.contains(id);
+        for id in changes.partitions().filter(known) {
+            state.loaded(store, id)?;
+        }
         let sums = changes.sums(|(id, leaf)| {
             state
                 .get(id)
@@ -231,13 +223,13 @@ impl Leaves {
             false => Vec::new(),
         };
         state.remove_folded(store, batch, number, ROWS_REMOVED_MIN);
-        Settled {
+        Ok(Settled {
             row: number,
             wiped: changes.wiped.into_iter().collect(),
             folded,
             sums,
             keys: changes.keys,
-        }
+        })
     }
 
     /// Shows what a group made of its changes, which is durable.
@@ -252,7 +244,9 @@ impl Leaves {
             state.put(id, Partition::empty());
         }
         for ((id, leaf), sum) in settled.sums {
-            state.changed(id, settled.row).set(leaf, sum);
+            if let Some(partition) = state.changed(id, settled.row) {
+                partition.set(leaf, sum);
+            }
         }
         state.add_keys(&settled.keys, settled.row);
         state.forget();
@@ -294,23 +288,22 @@ impl State {
         Ok(self.partitions[usize::from(id.0)].get_or_insert_with(Partition::empty))
     }
 
-    /// A partition that the row of changes `row` has something of.
-    fn changed(&mut self, id: PartitionId, row: u64) -> &mut Partition {
-        if self.get(id).is_none() {
-            self.put(id, Partition::empty());
-        }
-        let partition = self.partitions[usize::from(id.0)].get_or_insert_with(Partition::empty);
+    /// A partition that the row of changes `row` has something of: it was loaded, or wiped, before.
+    fn changed(&mut self, id: PartitionId, row: u64) -> Option<&mut Partition> {
+        let partition = self.partitions.get_mut(usize::from(id.0))?.as_mut()?;
         if partition.since.is_none() {
             partition.since = Some(row);
             self.waiting.push_back((row, id));
         }
-        partition
+        Some(partition)
     }
 
     fn add_keys(&mut self, keys: &[u8], row: u64) {
         for (entry, bytes) in entries(keys).flatten() {
-            if let Entry::Bound(id, ..) | Entry::Gone(id, ..) = entry {
-                self.changed(id, row).keys.extend_from_slice(bytes);
+            if let Entry::Bound(id, ..) | Entry::Gone(id, ..) = entry
+                && let Some(partition) = self.changed(id, row)
+            {
+                partition.keys.extend_from_slice(bytes);
                 self.keys_bytes += bytes.len();
             }
         }

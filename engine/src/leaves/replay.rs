@@ -1,18 +1,49 @@
 //! What changed of leaves before a crash, and was not folded.
 
+use std::sync::Mutex;
+
 use super::row::{Entry, entries};
-use super::{Partition, State};
+use super::{Leaves, Partition, State, rebuild};
 use crate::error::ReadError;
 use crate::keys::{self, family};
 use crate::read::undecodable;
 use crate::store::Store;
 
+impl Leaves {
+    /// Those of a store that nothing writes to yet. Makes sums and index anew where what is stored of them cannot be gone on
+    /// with, or where `is_cut`: the store has lost the end of its log, which pages and index may be ahead of.
+    ///
+    /// # Errors
+    /// The store cannot be read, or written.
+    pub(crate) fn load(store: &Store, partitions: u16, is_cut: bool) -> Result<Leaves, ReadError> {
+        let replayed = match is_cut || rebuild::is_of_old_layout(store, partitions) {
+            true => None,
+            false => match State::replay(store) {
+                Err(ReadError::Damaged(damage)) => {
+                    tracing::error!(%damage, "what changed of Merkle leaves before a crash cannot be read");
+                    None
+                }
+                replayed => Some(replayed?),
+            },
+        };
+        let state = match replayed {
+            Some(state) => state,
+            None => {
+                tracing::warn!("Merkle leaves and their index are made anew from the bindings");
+                rebuild::rebuild(store, partitions)?;
+                State::default()
+            }
+        };
+        Ok(Leaves {
+            state: Mutex::new(state),
+            ..Leaves::default()
+        })
+    }
+}
+
 impl State {
     /// Reads the rows of changes that were not folded before a crash.
-    pub(super) fn replay(&mut self, store: &Store) -> Result<(), ReadError> {
-        if self.replayed {
-            return Ok(());
-        }
+    pub(super) fn replay(store: &Store) -> Result<State, ReadError> {
         let mut replayed = State::default();
         let prefix = keys::MERKLE_CHANGES_PREFIX;
         let mut iterator = store.iterate(family::MERKLE, &prefix);
@@ -39,9 +70,7 @@ impl State {
             .status()
             .map_err(|error| store.read_error(family::MERKLE, &prefix, &error))?;
         replayed.removed = first.unwrap_or(0);
-        replayed.replayed = true;
-        *self = replayed;
-        Ok(())
+        Ok(replayed)
     }
 
     fn replay_entry(
@@ -60,7 +89,9 @@ impl State {
             }
             Entry::Sum(id, leaf, sum) => {
                 self.loaded(store, id)?;
-                self.changed(id, number).set(leaf, sum);
+                if let Some(partition) = self.changed(id, number) {
+                    partition.set(leaf, sum);
+                }
             }
             Entry::Bound(id, ..) | Entry::Gone(id, ..) => {
                 self.loaded(store, id)?;

@@ -35,9 +35,6 @@ impl<'a> Scrub<'a> {
         let spans = [family::BINDINGS, family::MERKLE, family::BINDING_INDEX]
             .map(|name| Span::of_partition(name, partition));
         let ([by_binding, by_page, by_index], lacking) = self.together(partition, &spans);
-        // Why not is told of where the changes are read.
-        let is_comparable = lacking.is_ok();
-        let lacking = lacking.unwrap_or_default();
         let unindexed = lacking.keys();
         let [bindings, pages, index] = &spans;
         let mut under = Under::default();
@@ -90,11 +87,11 @@ impl<'a> Scrub<'a> {
             }
             self.damaged_leaves(index, partition, &mut under.damaged)?;
         }
-        if is_comparable && bindings_read && leaves_read {
+        if bindings_read && leaves_read {
             let wrong = self.findings.compare_sums(partition, &mut under);
             under.damaged.extend(wrong);
         }
-        if is_comparable && bindings_read && index_read {
+        if bindings_read && index_read {
             self.findings.compare_index(partition, &under);
         }
         let room = LEAVES_MAX.saturating_sub(self.findings.report.leaves.len());
@@ -114,10 +111,10 @@ impl<'a> Scrub<'a> {
         &self,
         partition: PartitionId,
         spans: &[Span; 3],
-    ) -> ([DBRawIterator<'a>; 3], Result<Lacking, ReadError>) {
+    ) -> ([DBRawIterator<'a>; 3], Lacking) {
         let store = self.findings.store;
         let _moment = self.leaves.moment();
-        let lacking = self.leaves.lacking(store, partition);
+        let lacking = self.leaves.lacking(partition);
         (spans.each_ref().map(|span| span.iterator(store)), lacking)
     }
 

@@ -7,7 +7,7 @@
 //! `walk` reads the keys of a span and goes on behind what it cannot read, `gap` finds where that is, `values` knows
 //! what every value should look like, `leaves` compares bindings with their Merkle leaves.
 
-mod gap;
+pub(crate) mod gap;
 mod leaves;
 mod values;
 mod walk;

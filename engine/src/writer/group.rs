@@ -9,7 +9,7 @@ use rocksdb::{ColumnFamily, WriteBatch};
 
 use super::Done;
 use crate::catalogue::{Extent, TopicMeta};
-use crate::error::Stopped;
+use crate::error::{ReadError, Stopped};
 use crate::hints::HintStats;
 use crate::keys::{self, family};
 use crate::leaves::{Changes, Leaves, Settled};
@@ -219,7 +219,10 @@ impl<'a> Group<'a> {
     }
 
     /// Completes the WriteBatch. Nothing is staged after this. Returns what is to be shown of leaves when it is durable.
-    pub(super) fn seal(&mut self) -> Settled {
+    ///
+    /// # Errors
+    /// What is changed of leaves cannot be told.
+    pub(super) fn seal(&mut self) -> Result<Settled, ReadError> {
         self.settle_log();
         self.settle_bindings();
         for (partition, record) in std::mem::take(&mut self.records) {

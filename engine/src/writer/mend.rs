@@ -74,11 +74,10 @@ impl Group<'_> {
         key: &[u8],
         theirs: &Binding,
     ) -> Result<Hlc, ReadError> {
-        let leaf = leaf_of(key);
-        self.changes.bound(partition, leaf, key);
-        self.find_by_time(partition, key, None, Some(theirs));
-        self.put_binding(partition, key, Some(theirs.encode().into()));
-        self.recount(partition, leaf)?;
+        let place = (partition, leaf_of(key));
+        // Without the row: it is counted as one that comes.
+        self.recount(partition, place.1)?;
+        self.store_binding(place, key, None, Some(theirs))?;
         self.forgotten.push(partition);
         let times = theirs.versions().iter().map(|version| version.hlc);
         Ok(times.max().unwrap_or_default())
@@ -134,8 +133,7 @@ impl Group<'_> {
         if self.wiped.contains(&partition) {
             return Ok(found);
         }
-        let unindexed = self.leaves.keys_of(self.store, partition, leaf)?;
-        found.extend(unindexed.into_keys());
+        found.extend(self.leaves.keys_of(partition, leaf).into_keys());
         let prefix = keys::under_leaf_prefix(partition, leaf);
         let mut iterator = self.store.iterate(family::BINDING_INDEX, &prefix);
         iterator.seek_to_first();

@@ -203,7 +203,13 @@ impl Writer {
         }
         self.state.bound_clock(&mut group);
         self.state.count_hints(&mut group);
-        let settled = group.seal();
+        let settled = match group.seal() {
+            Ok(settled) => settled,
+            Err(error) => {
+                let cause = format!("what Merkle leaves were cannot be read: {error}");
+                return Err(self.stop(cause, group.replies));
+            }
+        };
         let Group {
             batch,
             mut replies,
