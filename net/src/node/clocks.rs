@@ -3,7 +3,9 @@
 //! What age retention ends is gone on every replica, so that no single clock decides it: a partition's leader goes by the
 //! earliest of the clocks of a majority of the replicas. Where they differ by much, one of them is wrong and nobody can tell
 //! which: nothing is ended by age, and the node says so.
-//! What has a time to live is of a moment that somebody has named, and cannot wait: there each node goes by the majority.
+//! What has a time to live is dated by one node's clock. The earliest clock is no help there, as a date that is too early ends a
+//! value before its time: a node's own clock is put right only by a majority of the clocks that agree with each other, and where
+//! there is none, nothing is ended by its time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,11 +17,14 @@ use mesh_ring::map::ClusterMap;
 use tokio::sync::mpsc;
 
 use super::Shared;
-use super::wall_clock::WallClock;
+use super::wall_clock::{LEFT_ALONE_MS, WallClock};
 use crate::wire::proto::{GetInfo, Request, reply::Kind as Answer, request::Kind};
 
 /// The most by which the clocks of a partition's replicas may differ, in milliseconds.
 const SKEW_MS_MAX: u64 = 60_000;
+
+/// By how many milliseconds clocks may differ that agree: what a node's own is left alone by, and as much again for the asking.
+const AGREE_MS: u64 = 2 * LEFT_ALONE_MS;
 
 /// How long another node may take to say what time it is.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -107,8 +112,8 @@ impl Clocks {
 }
 
 impl Shared {
-    /// Asks the other replicas of what this node keeps for the time, all at once, and goes by what a majority of them says.
-    /// Returns whether that is known.
+    /// Asks the other replicas of what this node keeps for the time, all at once, and goes by what a majority of the clocks agrees
+    /// on, its own among them. Returns whether there is such a majority: nothing may be ended by its time where there is none.
     pub(super) async fn compare_clocks(self: &Arc<Self>) -> bool {
         let map = self.map();
         let others = to_compare(&map, self.me());
@@ -136,28 +141,51 @@ impl Shared {
         self.clocks
             .readings()
             .retain(|_, reading| reading.heard.elapsed() < COUNTS_FOR);
-        self.clocks.warn(None);
         self.correct_clock(&others)
     }
 
-    /// Puts the clock right by which this node goes, if a majority of the clocks is known, its own among them.
+    /// Puts the clock right by which this node goes, if a majority of all clocks is known to agree, its own not among them.
     fn correct_clock(&self, others: &BTreeSet<NodeId>) -> bool {
         let machine_ms = self.clocks.machine_ms();
         let readings = self.clocks.readings();
-        let said = others.iter().filter_map(|node| readings.get(node));
-        let mut known: Vec<u64> = said.map(Reading::now_ms).chain([machine_ms]).collect();
+        let said = |node: &NodeId| Some((*node, readings.get(node)?.now_ms()));
+        let mut known: Vec<(NodeId, u64)> = others.iter().filter_map(said).collect();
         drop(readings);
-        known.sort_unstable();
-        let Some(others_ms) = reached_by_majority(&known, others.len() + 1) else {
-            return false;
+        let others_ms: Vec<u64> = known.iter().map(|(_, ms)| *ms).collect();
+        known.push((self.me(), machine_ms));
+        known.sort_unstable_by_key(|(_, ms)| *ms);
+        let ms: Vec<u64> = known.iter().map(|(_, ms)| *ms).collect();
+        let corrected = match agreed(&ms, machine_ms, others.len() + 1) {
+            Some(Agreed::WithOwn) => self.clocks.wall.correct(machine_ms, machine_ms),
+            Some(Agreed::WithoutOwn(others_ms)) => self.clocks.wall.correct(machine_ms, others_ms),
+            None => {
+                self.clocks
+                    .warn(self.disagreement(&known, others.len() + 1));
+                self.clocks.wall.keep_if_confirmed(machine_ms, &others_ms);
+                return false;
+            }
         };
-        if let Some(correction_ms) = self.clocks.wall.correct(machine_ms, others_ms) {
+        self.clocks.warn(None);
+        if let Some(correction_ms) = corrected {
             tracing::warn!(
                 correction_ms,
                 "this node goes by the clocks of the others, from which its own differs"
             );
         }
         true
+    }
+
+    /// What people should know where no majority of so many clocks is known to agree, of those that are known, ascending.
+    fn disagreement(&self, known: &[(NodeId, u64)], clocks: usize) -> Option<String> {
+        let ((behind, early), (ahead, late)) = known.first().zip(known.last())?;
+        if late - early <= AGREE_MS {
+            return None;
+        }
+        Some(format!(
+            "the clocks of {} differ by {} s, and no majority of the {clocks} clocks around this node is known to agree: nothing is ended by its time until one does: set the wrong clock right, or start the nodes that are away",
+            self.names_of(&[*behind, *ahead]).join(" and "),
+            (late - early) / 1_000,
+        ))
     }
 
     /// The time by which records of a partition with these replicas are old, no later than `now_ms`; 0, by which none is,
@@ -222,6 +250,33 @@ fn reached_by_majority(known: &[u64], clocks: usize) -> Option<u64> {
     known.get(at).copied()
 }
 
+/// A majority of the clocks agrees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Agreed {
+    /// The node's own among them.
+    WithOwn,
+    /// On this time, from which the node's own clock differs.
+    WithoutOwn(u64),
+}
+
+/// Whether a majority of so many clocks agrees, of those that are known, ascending, `own_ms` among them.
+fn agreed(known: &[u64], own_ms: u64, clocks: usize) -> Option<Agreed> {
+    let majority = clocks / 2 + 1;
+    let is_close = |of: &&[u64]| {
+        let ends = of.first().zip(of.last());
+        ends.is_some_and(|(early, late)| late - early <= AGREE_MS)
+    };
+    let mut first = None;
+    for of in known.windows(majority).filter(is_close) {
+        if of.contains(&own_ms) {
+            return Some(Agreed::WithOwn);
+        }
+        // The median of those: none of them is far from it.
+        first = first.or_else(|| of.get(majority / 2).copied());
+    }
+    first.map(Agreed::WithoutOwn)
+}
+
 /// Whose clocks a node compares with its own: those of the nodes with which it keeps partitions, and of one that keeps none,
 /// a few.
 fn to_compare(map: &ClusterMap, me: NodeId) -> BTreeSet<NodeId> {
@@ -238,6 +293,51 @@ fn to_compare(map: &ClusterMap, me: NodeId) -> BTreeSet<NodeId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_majority_that_agrees_puts_a_clock_right() {
+        let hour = 3_600_000;
+        let right = 10 * hour;
+        let (behind, ahead) = (right - hour, right + hour);
+        for (known, own, clocks, outcome) in [
+            (&[right][..], right, 1, Some(Agreed::WithOwn)),
+            (&[right, right + 9], right, 2, Some(Agreed::WithOwn)),
+            (&[behind, right], right, 2, None),
+            (&[behind, right], behind, 2, None),
+            (&[behind, right], right, 3, None),
+            (&[right], right, 3, None),
+            (&[right, right + 9], right + 9, 3, Some(Agreed::WithOwn)),
+            (&[behind, right, right + 9], right, 3, Some(Agreed::WithOwn)),
+            (
+                &[behind, right, right + 9],
+                behind,
+                3,
+                Some(Agreed::WithoutOwn(right + 9)),
+            ),
+            (
+                &[right, right + 9, ahead],
+                ahead,
+                3,
+                Some(Agreed::WithoutOwn(right + 9)),
+            ),
+            (&[behind, right, ahead], right, 3, None),
+            (&[behind, behind, right, right], right, 4, None),
+            (&[behind, right, right], right, 4, None),
+            (
+                &[behind, behind, right, right, right],
+                right,
+                5,
+                Some(Agreed::WithOwn),
+            ),
+            (&[right, right + AGREE_MS + 1], right, 2, None),
+        ] {
+            assert_eq!(
+                agreed(known, own, clocks),
+                outcome,
+                "{known:?} of {clocks}, own {own}"
+            );
+        }
+    }
 
     fn clocks(ms: &[u64]) -> Vec<(NodeId, u64)> {
         (1..)

@@ -53,6 +53,7 @@ async fn a_map_is_taken_from_a_node_that_has_heard_of_it() {
     let newest = version(&cluster, ahead);
     let node = cluster.node(late);
     assert!(!has(&cluster, late, 1..2));
+    assert!(node.has_map_in_log());
     // Nobody has this one, and somebody who is not in the map is not asked.
     assert!(!node.reach(newest + 1, id(9)).await);
     assert!(!has(&cluster, late, 1..2));
@@ -60,6 +61,7 @@ async fn a_map_is_taken_from_a_node_that_has_heard_of_it() {
     assert!(node.reach(newest, id(ahead)).await);
     assert_eq!(version(&cluster, late), newest);
     assert_eq!(*node.map().borrow(), *cluster.node(ahead).map().borrow());
+    assert!(!node.has_map_in_log(), "a restart would not know it");
     drop(node);
 
     // The next start goes by its own log, and may ask again.
@@ -75,6 +77,8 @@ async fn a_map_is_taken_from_a_node_that_has_heard_of_it() {
     propose(&cluster.node(late), revoke(50)).await;
     let goes_on = |map: &ClusterMap| (0..9).chain([50]).all(|n| is_revoked(map, n));
     cluster.all_see("it goes on", goes_on).await;
+    let knows = || cluster.node(late).has_map_in_log();
+    until("the log has what was taken over", knows).await;
     let newest = cluster.node(ahead).map().borrow().clone();
     let same = |map: &ClusterMap| *map == *newest;
     cluster.all_see("all have the same map", same).await;

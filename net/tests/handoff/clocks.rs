@@ -1,4 +1,4 @@
-//! One node whose clock is an hour ahead of the others'.
+//! One node whose clock is an hour ahead of the others', or behind.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -118,7 +118,7 @@ async fn puts_without_context_through_different_nodes_leave_one_value() {
                 let text = format!("{round}-{node}");
                 let put = client.put(key.as_bytes(), text.clone().into(), write(2));
                 within(put).await.unwrap();
-                let there = values(&client, &key, 3).await;
+                let there = values(client, &key, 3).await;
                 minted_ahead |= there[0].1 > now_ms() + 3_500_000;
                 let there: Vec<&str> = there.iter().map(|(text, _)| text.as_str()).collect();
                 assert_eq!(there, [text], "{key}");
@@ -207,6 +207,64 @@ async fn nothing_expires_early_and_all_of_it_in_the_end() {
     for client in clients {
         client.close().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_clock_is_not_put_wrong_where_two_of_three_are_known_and_differ() {
+    let more = "tombstone_age_seconds = 0\nrepair_every_seconds = 1\n";
+    let mut cluster = Cluster::start_by_clocks(&[HOUR, Duration::ZERO, HOUR], more).await;
+    let (right, away) = (0, 2);
+    let view = cluster.view(right).await;
+    let by_right = |key: &String| partition(&view, key).replicas[0] == cluster.id(right);
+    let keys: Vec<String> = (0..200).map(|n| format!("key-{n}")).collect();
+    let keys: Vec<String> = keys.into_iter().filter(by_right).take(6).collect();
+    assert!(!keys.is_empty());
+    // After this it knows nothing of the third.
+    cluster.kill(right).await;
+    cluster.kill(away).await;
+    cluster.restart(right).await;
+    let warns = async |of: &str| {
+        let status = cluster.status(right).await;
+        status.warnings.iter().any(|warning| warning.contains(of))
+    };
+    cluster
+        .eventually("it knows that two clocks differ", async || {
+            warns("the clocks ").await || warns("this node's clock").await
+        })
+        .await;
+    assert!(
+        !warns("this node's clock is ").await,
+        "it goes by the wrong one"
+    );
+    let client = cluster.client(&[right]).await;
+    let lives = WriteOptions {
+        ttl: Some(TTL),
+        ..write(2)
+    };
+    for key in &keys {
+        put_soon(&cluster, &client, key, "v", lives.clone()).await;
+    }
+    client.close().await;
+
+    cluster.restart(away).await;
+    cluster.all_lead().await;
+    cluster
+        .eventually("two clocks of three agree", async || {
+            let status = cluster.status(right).await;
+            let mut warnings = status.warnings.iter();
+            !warnings.any(|warning| warning.contains("no majority of the"))
+        })
+        .await;
+    let client = cluster.client(&[right, away]).await;
+    let since = Instant::now();
+    while since.elapsed() < TWO_PASSES {
+        for key in &keys {
+            let there = value(&client, key, 2).await;
+            assert_eq!(there.as_deref(), Some("v"), "{key}");
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+    client.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,22 +6,25 @@ use crate::{
 };
 use bytes::Bytes;
 
+/// The voters of a cluster of four, the one who leads the control plane last, and who does not vote, as one node says.
+async fn by_votes(cluster: &Cluster, told_by: usize) -> ([usize; 3], usize) {
+    let view = cluster.view(told_by).await;
+    let votes = |node: &usize| view.node(cluster.id(*node)).unwrap().votes;
+    let (mut voters, others): (Vec<usize>, Vec<usize>) = (0..4).partition(votes);
+    let leader = cluster.status(told_by).await.control_leader.unwrap();
+    voters.sort_by_key(|node| cluster.id(*node) == leader);
+    (voters.try_into().unwrap(), others[0])
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_of_different_maps_take_writes_together_without_a_majority() {
     let mut cluster = Cluster::start_with(4, "tombstone_age_seconds = 3600\n").await;
     let view = cluster.view(0).await;
-    let votes = |node: &usize| view.node(cluster.id(*node)).unwrap().votes;
-    let (mut voters, others): (Vec<usize>, Vec<usize>) = (0..4).partition(votes);
-    assert_eq!(voters.len(), 3);
-    let late = others[0];
+    let (voters, late) = by_votes(&cluster, 0).await;
     // While this one is away the map changes.
     without(&mut cluster, late).await;
     // A leader of the control plane would tell the map on also where nobody votes for it any more: it goes last.
-    let leader = cluster.status(voters[0]).await.control_leader.unwrap();
-    voters.sort_by_key(|node| cluster.id(*node) == leader);
-    let [ahead, second, last] = voters[..] else {
-        panic!("{voters:?}")
-    };
+    let ([ahead, second, last], _) = by_votes(&cluster, voters[0]).await;
     for node in [second, last] {
         cluster.kill(node).await;
     }
@@ -61,4 +64,32 @@ async fn two_nodes_of_different_maps_take_writes_together_without_a_majority() {
         assert!(is_there(&client, n, 3).await, "{}", key(n));
     }
     client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_to_a_read_leads_to_the_map_of_whoever_gave_it() {
+    let more = "tombstone_age_seconds = 3600\nrepair_every_seconds = 3600\n";
+    let mut cluster = Cluster::start_with(4, more).await;
+    let client = cluster.client(&[0, 1, 2, 3]).await;
+    put(&client, 0..12, 3).await;
+    client.close().await;
+    let (voters, late) = by_votes(&cluster, 0).await;
+    without(&mut cluster, late).await;
+    let ([ahead, second, last], _) = by_votes(&cluster, voters[0]).await;
+    for node in [second, last] {
+        cluster.kill(node).await;
+    }
+    let newest = cluster.view(ahead).await.version;
+    cluster.restart(late).await;
+    assert!(cluster.view(late).await.version < newest);
+    let client = cluster.client(&[late]).await;
+    for n in 0..12 {
+        assert!(is_there(&client, n, 2).await, "{}", key(n));
+    }
+    client.close().await;
+    cluster
+        .eventually("it has asked for the map", async || {
+            cluster.view(late).await.version == newest
+        })
+        .await;
 }

@@ -112,13 +112,15 @@ pub(super) fn ask(
 }
 
 /// What another node says that it holds.
-fn held(shared: &Shared, by: NodeId, mut answers: Answers) -> Result<(Binding, Stamp), Error> {
+fn held(shared: &Arc<Shared>, by: NodeId, mut answers: Answers) -> Result<(Binding, Stamp), Error> {
     match answers.pop() {
         // What a removed node has nobody asks about when tombstones are forgotten.
         Some(_) if shared.map().is_removed(by) => Err(reply::internal()),
         Some((Answer::BindingIs(is), body)) => {
             let binding = Binding::decode(&body).map_err(reply::malformed)?;
-            Ok((binding, stamp_of(is.stamp)?))
+            let stamp = stamp_of(is.stamp)?;
+            shared.reach_map_soon(by, stamp);
+            Ok((binding, stamp))
         }
         _ => Err(reply::internal()),
     }

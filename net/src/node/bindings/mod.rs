@@ -19,7 +19,7 @@ mod read;
 mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use mesh_ring::ids::NodeId;
@@ -51,6 +51,8 @@ pub(super) struct Bindings {
     pub(super) away: Away,
     /// Stale copies that reads have found and had repaired.
     read_repairs: AtomicU64,
+    /// A newer map is being asked for, of which an answer has spoken.
+    pub(super) asks_for_map: AtomicBool,
 }
 
 impl Bindings {

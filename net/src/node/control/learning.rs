@@ -3,7 +3,7 @@
 //! Every member applies what is committed, some sooner than others. Where the group has lost its majority in between,
 //! those who were told last are never told: so they ask a node that speaks of a newer map for it. What that has applied is
 //! committed. It is taken over beside the group, which goes on as if nothing had been: its log catches up when it can, and
-//! the next start goes by what the log knows.
+//! the next start goes by what the log knows. So nothing is done by such a map that an older one would not forgive.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,6 +50,13 @@ impl Control {
             tracing::debug!(%from, version, detail, "not given a newer map");
         }
         self.shared.version() >= version
+    }
+
+    /// Whether the map by which this node goes is one that its next start goes by too, or a newer one. Not while it has the map
+    /// from another node alone: what an older map gives to this node must not be dropped by that.
+    #[must_use]
+    pub fn has_map_in_log(&self) -> bool {
+        !self.shared.machine.is_told_more()
     }
 }
 

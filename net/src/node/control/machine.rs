@@ -76,6 +76,11 @@ impl Machine {
         self.state().known()
     }
 
+    /// Whether another member has applied more than this one, of which the log knows nothing.
+    pub(super) fn is_told_more(&self) -> bool {
+        self.state().learned.is_some()
+    }
+
     /// All that is known to be applied, be it by another member.
     pub(super) fn all_known(&self) -> SnapshotRow {
         let learned = self.state().learned.clone();

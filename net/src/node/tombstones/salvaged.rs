@@ -110,7 +110,8 @@ impl Shared {
         !keeps && self.give_up_copy(id, fence).await
     }
 
-    /// `false`: the store has stopped, or a hint cannot be read.
+    /// `false`: the store has stopped, a hint cannot be read, or who the homes are is known by a map that a
+    /// restart would not know.
     async fn give_up_copy(&self, id: PartitionId, fence: u64) -> bool {
         let _turn = self.fences.giving_up.lock().await;
         if self
@@ -119,6 +120,9 @@ impl Shared {
             .is_none_or(|looked| looked == EMPTIED)
         {
             return true;
+        }
+        if !self.control.has_map_in_log() {
+            return false;
         }
         // Before the copy goes: otherwise what is as old could come to the emptied one, and leave it under the new fence.
         self.fences.learn(id, fence);

@@ -1,5 +1,8 @@
 //! Stamps of states on the wire, and what is said of a state that is not taken.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use mesh_ring::ids::{NodeId, PartitionId};
 use mesh_ring::tombstone::{Refusal, Stamp};
 
@@ -115,6 +118,23 @@ impl Shared {
         if stamp.map_version > self.map().version() {
             self.control.reach(stamp.map_version, from).await;
         }
+    }
+
+    /// The same beside what is under way, which does not hang on it: at most one such question at a time.
+    pub(in crate::node) fn reach_map_soon(self: &Arc<Self>, from: NodeId, stamp: Stamp) {
+        let is_asking = &self.bindings.asks_for_map;
+        if stamp.map_version <= self.map().version() || is_asking.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let shared = Arc::clone(self);
+        self.tasks.spawn("newer map", async move {
+            tokio::select! {
+                () = shared.reach_map(from, stamp) => {}
+                () = shared.tasks.stopping() => {}
+            }
+            let is_asking = &shared.bindings.asks_for_map;
+            is_asking.store(false, Ordering::Relaxed);
+        });
     }
 
     /// Whether a part of a copy may be taken that is on its way to this node, by the fence at which it was first asked for. That
