@@ -86,7 +86,7 @@ impl Child {
     /// It ended instead, or was killed.
     pub fn line_within(&mut self, limit: Duration) -> Result<String> {
         let process = Pid::from_child(&self.process);
-        let (said, waiting) = mpsc::channel::<()>();
+        let (said, waiting) = mpsc::sync_channel::<()>(0);
         std::thread::scope(|scope| {
             let watching = scope.spawn(move || {
                 let is_late = waiting.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);

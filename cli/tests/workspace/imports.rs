@@ -14,9 +14,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "meshctl",
         &["mesh-net", "mesh-engine", "mesh-ring", "mesh-migrations"],
     ),
+    // What peers are measured with as well: it knows nothing of Meshlog.
+    ("bench-drive", &[]),
     (
         "mesh-benches",
-        &["mesh-net", "mesh-engine", "mesh-ring", "mesh-migrations"],
+        &[
+            "mesh-net",
+            "mesh-engine",
+            "mesh-ring",
+            "mesh-migrations",
+            "bench-drive",
+        ],
     ),
 ];
 

@@ -14,6 +14,7 @@ use crate::cluster::{Cluster, PATIENCE, is_revoked, propose, propose_all, revoke
 const LEAPT: Epoch = Epoch(1 << 20);
 
 /// Keys of the rows that say how far the log was committed, where it begins, and what it made.
+const VOTE: &[u8] = &[1];
 const COMMITTED: &[u8] = &[2];
 const PURGED: &[u8] = &[3];
 const SNAPSHOT: &[u8] = &[4];
@@ -209,6 +210,44 @@ async fn two_suspects_wait_for_the_third_voter_and_then_nothing_is_lost() {
     // Their votes are worth something again.
     cluster.kill(3).await;
     propose(&cluster.node(2), revoke(52)).await;
+}
+
+/// Two have decided on without the leader of before. One of them comes back without that, and only the leader of before, who
+/// goes on as one, is there to ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_does_not_follow_a_leader_of_before() {
+    let mut cluster = Cluster::found(3).await;
+    changes_one_by_one(&cluster, 1, 6).await;
+    cluster
+        .all_see("all are there", |map| (0..6).all(|n| is_revoked(map, n)))
+        .await;
+    let before = cluster.leader().await;
+    let lost_from = committed(&cluster.engine(before)) + 1;
+    cluster.kill(before).await;
+    let later = cluster.leader_except(Some(before)).await;
+    for change in 6..12 {
+        propose(&cluster.node(later), revoke(change)).await;
+    }
+    let victim = (1..=3).find(|n| *n != before && *n != later).unwrap();
+    for n in [later, victim] {
+        cluster.kill(n).await;
+    }
+    lose(&cluster, victim, lost_from, &[VOTE, COMMITTED]).await;
+    cluster.start(before).await;
+    start_suspect(&mut cluster, victim).await;
+    let refused = timeout(PATIENCE, cluster.node(before).propose(revoke(50)))
+        .await
+        .unwrap();
+    assert!(refused.is_err(), "{refused:?}");
+
+    cluster.start(later).await;
+    propose(&cluster.node(victim), revoke(51)).await;
+    cluster
+        .all_see("nothing is lost", |map| {
+            (0..12).all(|n| is_revoked(map, n)) && is_revoked(map, 51)
+        })
+        .await;
+    is_trusted(&cluster, victim).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

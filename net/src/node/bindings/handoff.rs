@@ -37,7 +37,11 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 /// to the target waits behind them: some 200 small bindings, which take a writer a millisecond or two.
 const BATCH_BYTES: usize = 32 << 10;
 
-/// The longest rest between two batches. It is as long as the batch took: a busy target gets its hints more slowly.
+/// Of its time, handing over takes this part at most: what clients write goes on between two batches, and a busy target gets
+/// its hints more slowly.
+const BUSY_PART: u32 = 4;
+
+/// The longest rest between two batches.
 const REST_MAX: Duration = Duration::from_millis(100);
 
 /// How often a target may refuse what this node has read in the meantime, before it is left alone for a while.
@@ -198,7 +202,7 @@ async fn hand_over(shared: &Arc<Shared>, target: NodeId) -> Result<(), String> {
         forget(shared, target, first, &batch).await?;
         tracing::debug!(%target, %to, partition = %first, hints = batch.len(), "handed hints over");
         tokio::select! {
-            () = tokio::time::sleep(began.elapsed().min(REST_MAX)) => {}
+            () = tokio::time::sleep(((BUSY_PART - 1) * began.elapsed()).min(REST_MAX)) => {}
             () = shared.tasks.stopping() => return Ok(()),
         }
     }

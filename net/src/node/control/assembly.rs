@@ -6,6 +6,8 @@
 //! being there. Members without a vote are asked before, because what the voters have lost, one of them may have
 //! ([`super::standby`]); whoever does not answer within a while is not waited for.
 //!
+//! Nor does a suspect follow a leader of before, who may not know that he is one no more.
+//!
 //! What that leader does first is to say so in the log ([`ControlCommand::Salvaged`]): what was decided last may be
 //! forgotten, and no epoch may be given out twice. A voter that does not answer is waited for, as long as it takes: with
 //! the suspects it may be the only one that knows.
@@ -49,6 +51,7 @@ const TOLD_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
     settled: Option<Settled>,
+    vouched: Option<Vouched>,
     /// Since when members without a vote are waited for.
     asked_members: Option<Instant>,
     told: Option<Instant>,
@@ -60,6 +63,13 @@ struct Settled {
     /// The last entry that any of them has.
     last: Option<LogId>,
     /// The highest term that any of them knows of.
+    term: u64,
+    at: Instant,
+}
+
+/// A majority of the voters is above doubt, and knows of no term beyond this one: nobody leads in a later one.
+#[derive(Clone, Copy, Debug)]
+struct Vouched {
     term: u64,
     at: Instant,
 }
@@ -129,6 +139,21 @@ impl Shared {
         })
     }
 
+    /// Whether this node may take what the leader of a term sends. A suspect may have forgotten that it followed a later one,
+    /// and with it a leader of before could decide what is decided already: it follows only who leads for all that a
+    /// majority of voters above doubt knows, or whom it has helped to elect when all had answered.
+    pub(super) fn may_follow(&self, term: u64) -> bool {
+        if !self.is_suspect() {
+            return true;
+        }
+        let assembly = self.assembly();
+        let vouched = assembly.vouched;
+        let by_majority = vouched
+            .is_some_and(|vouched| vouched.at.elapsed() < SETTLED_FOR && term >= vouched.term);
+        let settled = assembly.settled;
+        by_majority || settled.is_some_and(|settled| term >= settled.term + TERMS_LEAP)
+    }
+
     /// The sets of which each elects by majority: one, or two while they change.
     fn voter_sets(&self) -> Vec<BTreeSet<NodeId>> {
         let metrics = self.raft.metrics();
@@ -150,7 +175,9 @@ impl Shared {
     /// Asks all voters how far they are, and campaigns if it falls to this one.
     async fn assemble(&self) {
         let sets = self.voter_sets();
-        if !sets.iter().any(|set| set.contains(&self.me)) {
+        let votes = sets.iter().any(|set| set.contains(&self.me));
+        // One that may have forgotten that it votes asks whom it may follow.
+        if !votes && !self.is_suspect() {
             return;
         }
         let voters: BTreeSet<NodeId> = sets.iter().flatten().copied().collect();
@@ -162,10 +189,20 @@ impl Shared {
         };
         if sets.iter().all(vouched) {
             // They elect one as ever.
-            return self.forget_assembly();
+            let whole = standings.values().filter(|said| !said.suspect);
+            let term = whole.map(|said| said.term).max().unwrap_or_default();
+            let at = Instant::now();
+            *self.assembly() = Assembly {
+                vouched: Some(Vouched { term, at }),
+                ..Assembly::default()
+            };
+            return;
         }
         if standings.len() < voters.len() {
             return self.tell_who_is_missing(&voters, &standings);
+        }
+        if !votes {
+            return;
         }
         let last = standings.values().map(|said| said.last).max().flatten();
         let term = standings.values().map(|said| said.term).max();

@@ -344,6 +344,9 @@ impl Shared {
             Request::Vote(vote) if !self.may_vote(&vote) => {
                 rpc::failure("this node's log may have lost its end: it gives no votes yet")
             }
+            Request::Append(append) if !self.may_follow(append.vote.leader_id().term) => {
+                rpc::failure("this node's log may have lost its end: it follows nobody yet")
+            }
             Request::Append(append) if self.is_contradicted(&append) => {
                 self.end_refuted(&append).await;
                 rpc::failure("this node knows otherwise what was committed, and ends")
@@ -364,6 +367,9 @@ impl Shared {
             Request::Standing => rpc::answer(kind, &self.standing()),
             Request::State => rpc::answer(kind, &self.machine.all_known()),
             Request::Vote(vote) => rpc::answer(kind, &self.raft.vote(vote).await),
+            Request::Snapshot(piece) if !self.may_follow(piece.vote.leader_id().term) => {
+                rpc::failure("this node's log may have lost its end: it follows nobody yet")
+            }
             Request::Snapshot(piece)
                 if piece.offset.saturating_add(piece.data.len() as u64) > SNAPSHOT_BYTES_MAX =>
             {
