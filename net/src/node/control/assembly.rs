@@ -52,6 +52,8 @@ const TOLD_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct Assembly {
     settled: Option<Settled>,
     vouched: Option<Vouched>,
+    /// Beyond every term that this suspect may have forgotten: one in which it was asked to vote when all had answered.
+    beyond: Option<u64>,
     /// Since when members without a vote are waited for.
     asked_members: Option<Instant>,
     told: Option<Instant>,
@@ -132,11 +134,15 @@ impl Shared {
         if !self.is_suspect() {
             return true;
         }
-        let settled = self.assembly().settled;
-        settled.is_some_and(|settled| {
-            request.vote.leader_id().term >= settled.term + TERMS_LEAP
-                && request.last_log_id >= settled.last
-        })
+        let term = request.vote.leader_id().term;
+        let mut assembly = self.assembly();
+        let may = assembly.settled.is_some_and(|settled| {
+            term >= settled.term + TERMS_LEAP && request.last_log_id >= settled.last
+        });
+        if may {
+            assembly.beyond.get_or_insert(term);
+        }
+        may
     }
 
     /// Whether this node may take what the leader of a term sends. A suspect may have forgotten that it followed a later one,
@@ -150,8 +156,7 @@ impl Shared {
         let vouched = assembly.vouched;
         let by_majority = vouched
             .is_some_and(|vouched| vouched.at.elapsed() < SETTLED_FOR && term >= vouched.term);
-        let settled = assembly.settled;
-        by_majority || settled.is_some_and(|settled| term >= settled.term + TERMS_LEAP)
+        by_majority || assembly.beyond.is_some_and(|beyond| term >= beyond)
     }
 
     /// The sets of which each elects by majority: one, or two while they change.
@@ -192,8 +197,10 @@ impl Shared {
             let whole = standings.values().filter(|said| !said.suspect);
             let term = whole.map(|said| said.term).max().unwrap_or_default();
             let at = Instant::now();
-            *self.assembly() = Assembly {
+            let mut assembly = self.assembly();
+            *assembly = Assembly {
                 vouched: Some(Vouched { term, at }),
+                beyond: assembly.beyond,
                 ..Assembly::default()
             };
             return;
