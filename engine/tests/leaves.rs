@@ -120,10 +120,10 @@ fn assert_sums_agree(engine: &Engine, place: &str) -> usize {
     bindings
 }
 
-/// Cuts what lies behind `safe_bytes` somewhere, or garbles it.
-fn lose(log: &Path, safe_bytes: u64, round: u64) {
+/// Cuts what lies behind `safe_bytes` of `written` somewhere, or garbles it.
+fn lose(log: &Path, safe_bytes: u64, written: u64, round: u64) {
     let mut file = OpenOptions::new().write(true).open(log).unwrap();
-    let beyond = file.metadata().unwrap().len().saturating_sub(safe_bytes);
+    let beyond = written.saturating_sub(safe_bytes);
     match (beyond, round % 3) {
         (0, _) | (_, 0) => {}
         (_, 1) => file.set_len(safe_bytes + round * 13 % beyond).unwrap(),
@@ -169,13 +169,14 @@ fn leaves_agree_with_bindings_after_every_power_loss() {
             }
         }
         let log = newest_log(&data);
-        let safe_bytes = log.metadata().unwrap().len();
+        let safe_bytes = written_bytes(&log);
         burst(&engine, &mut dice);
         let copy = bench.crashed_copy_of(&data, &format!("round{round}"));
         let copied_log = copy.join("db").join(log.file_name().unwrap());
         // Where a new log was begun, the old one is whole.
         if newest_log(&copy) == copied_log {
-            lose(&copied_log, safe_bytes, round);
+            let written = written_bytes(&copied_log);
+            lose(&copied_log, safe_bytes, written, round);
         }
         let reopened = Engine::open(&copy, options(&bench)).unwrap();
         most = most.max(assert_leaves_agree(
@@ -227,7 +228,7 @@ fn leaves_agree_with_what_is_left_of_a_log_that_was_cut() {
         let copy = bench.crashed_copy(&format!("cut{round}"));
         // Old enough that some families have what follows in files, and others do not.
         let log = files(&copy, "log").remove(0);
-        flip(&log, log.metadata().unwrap().len() as usize / 4);
+        flip(&log, written_bytes(&log) as usize / 4);
         let suspecting = Options {
             on_damage: OnDamage::Suspect,
             ..options(&bench)

@@ -21,7 +21,7 @@ use support::*;
 /// The newest write-ahead log file and its length.
 fn newest_log(data: &Path) -> (PathBuf, u64) {
     let log = support::newest_log(data);
-    let bytes = fs::metadata(&log).unwrap().len();
+    let bytes = written_bytes(&log);
     (log, bytes)
 }
 
@@ -98,13 +98,7 @@ fn a_power_loss_takes_nothing_that_was_acknowledged() {
         }
         let data = bench.crashed_copy(&format!("round{round}"));
         let log = data.join("db").join(log.file_name().unwrap());
-        OpenOptions::new()
-            .write(true)
-            .open(&log)
-            .unwrap()
-            .set_len(whole_bytes)
-            .unwrap();
-        lose_power(&log, safe_bytes, &mut random);
+        lose_power(&log, safe_bytes, whole_bytes, &mut random);
 
         let reopened = bench.open_at(&data);
         let records = read_all(&reopened, topic, 0).len() as u64;
@@ -162,13 +156,24 @@ fn append_and_await_marker(bench: &Bench, engine: &Solo, topic: TopicKey) -> (u6
     }
 }
 
-/// Cuts or garbles what lies beyond `safe_bytes`.
-fn lose_power(log: &Path, safe_bytes: u64, random: &mut Random) {
+/// Cuts or garbles what lies beyond `safe_bytes` and before `whole_bytes`.
+fn lose_power(log: &Path, safe_bytes: u64, whole_bytes: u64, random: &mut Random) {
     let mut file = OpenOptions::new().write(true).open(log).unwrap();
-    let beyond = file.metadata().unwrap().len() - safe_bytes;
-    assert!(beyond > 0);
+    let long_bytes = file.metadata().unwrap().len();
+    let beyond = whole_bytes - safe_bytes;
+    assert!(beyond > 0 && long_bytes >= whole_bytes);
+    // Not every file system has made the file longer ahead of the write, and kept that.
+    let is_longer = random.below(2) == 0;
+    if !is_longer {
+        file.set_len(whole_bytes).unwrap();
+    }
     match random.below(4) {
-        0 => file.set_len(safe_bytes + random.below(beyond)).unwrap(),
+        0 => {
+            file.set_len(safe_bytes + random.below(beyond)).unwrap();
+            if is_longer {
+                file.set_len(long_bytes).unwrap();
+            }
+        }
         1 => {
             // A lost sector in the middle of the write.
             let at = random.below(beyond);

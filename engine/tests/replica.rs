@@ -191,14 +191,14 @@ fn a_power_loss_leaves_a_truncation_whole_or_undone() {
         .collect();
     write(&engine, p, old.clone());
     let log = newest_log(&bench.data());
-    let before = std::fs::metadata(&log).unwrap().len();
+    let before = written_bytes(&log);
     let mut new_end = end;
     let mut new = scribe.again(Index(5));
     let new: Vec<JournalEntry> = (0..2)
         .map(|_| new.append(&mut new_end, &["new", "new", "new"]))
         .collect();
     rewrite(&engine, p, Index(5), new.clone());
-    let after = std::fs::metadata(&log).unwrap().len();
+    let after = written_bytes(&log);
     assert!(after > before);
 
     let mut seen = [false; 2];

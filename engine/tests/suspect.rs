@@ -54,7 +54,7 @@ fn damaged(bench: &Bench) -> (std::path::PathBuf, Scribe, End) {
         put_row(&engine, row);
     }
     let log = newest_log(&bench.data());
-    let flipped = fs::metadata(&log).unwrap().len() + 50;
+    let flipped = written_bytes(&log) + 50;
     for _ in 0..5 {
         let entry = scribe.append(&mut end, &["x", "y"]);
         write(&engine, scribe.partition, vec![entry]);
@@ -188,7 +188,7 @@ fn the_boot_count_outlives_the_log() {
     copy_dir(&data, &copy);
     // All that the last run wrote to its log is garbage.
     let log = newest_log(&copy);
-    let bytes = fs::metadata(&log).unwrap().len();
+    let bytes = written_bytes(&log);
     assert!(bytes > 0);
     fs::write(&log, noise(1, bytes as usize)).unwrap();
     let engine = Engine::open(&copy, suspecting(&bench)).unwrap();

@@ -1,5 +1,5 @@
 //! What an unclean stop left of RocksDB's write-ahead log: read before RocksDB opens the store, and never while it is
-//! open.
+//! open. And its length, which is kept [ahead](Ahead) of what is written.
 //!
 //! A write that was under way when the power went is torn: it was not acknowledged and must go, or RocksDB refuses to
 //! open. A record that was synced and is now unreadable is damage: RocksDB may open without it, and must not. RocksDB
@@ -14,6 +14,7 @@
 //! Two things are beyond this: damage to the very last record before its marker was written, which looks like a torn
 //! write, and padding, where there is nothing to lose.
 
+mod ahead;
 mod cut;
 mod fragment;
 mod loss;
@@ -21,6 +22,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use ahead::Ahead;
 pub(crate) use cut::cut;
 pub(crate) use loss::beyond_damage;
 

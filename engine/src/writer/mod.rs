@@ -36,6 +36,7 @@ use crate::reclaim::Garbage;
 use crate::replica::{Record, Slots};
 use crate::space::Space;
 use crate::store::Store;
+use crate::wal::Ahead;
 pub(crate) use group::Completion;
 use group::Group;
 pub(crate) use op::Op;
@@ -106,6 +107,7 @@ pub(crate) struct Writer {
     digests: Digests,
     /// What is kept of hints, as readers see it.
     kept_hints: Arc<Mutex<HintCounts>>,
+    ahead: Ahead,
     marker: u64,
 }
 
@@ -136,6 +138,7 @@ impl Writer {
         run: Run,
     ) -> Writer {
         Writer {
+            ahead: Ahead::new(store.db().path()),
             store,
             queue,
             slots,
@@ -153,6 +156,7 @@ impl Writer {
     /// Runs until the queue is closed and drained, or a write fails.
     pub(crate) fn run(mut self) -> Result<(), Stopped> {
         let mut unmarked = false;
+        self.ahead.keep(0);
         loop {
             match self
                 .queue
@@ -221,6 +225,7 @@ impl Writer {
             ..
         } = group;
         let moment = leaves.moment();
+        let logged = batch.size_in_bytes() as u64;
         if !batch.is_empty()
             && let Err(error) = store.write_synced(batch)
         {
@@ -252,6 +257,7 @@ impl Writer {
             );
         }
         replies.into_iter().for_each(|reply| reply.send(None));
+        self.ahead.keep(logged);
         Ok(())
     }
 

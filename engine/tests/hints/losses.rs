@@ -8,7 +8,7 @@ use mesh_engine::{Engine, HintStats, Options, ReadError};
 use mesh_ring::ids::PartitionId;
 
 use crate::support::damage::{data_bytes, files, flip};
-use crate::support::{Bench, newest_log, noise};
+use crate::support::{Bench, newest_log, noise, written_bytes};
 use crate::{HOME, all, assert_counted, keep};
 
 #[test]
@@ -29,7 +29,7 @@ fn a_power_loss_takes_no_hint_that_was_acknowledged_and_brings_none_back() {
             assert_eq!(removed.unwrap(), 1);
         }
         let acknowledged = all(&engine, HOME);
-        let safe_bytes = newest_log(&bench.data()).metadata().unwrap().len();
+        let safe_bytes = written_bytes(&newest_log(&bench.data()));
         let interrupted = keep(&engine, HOME, 1_000 + round, 300);
         interrupted.unwrap();
         let data = bench.crashed_copy(&format!("round{round}"));
@@ -48,8 +48,8 @@ fn a_power_loss_takes_no_hint_that_was_acknowledged_and_brings_none_back() {
 
 /// Cuts what lies behind `safe_bytes` somewhere, or garbles it.
 fn lose(log: &Path, safe_bytes: u64, round: u64) {
+    let beyond = written_bytes(log) - safe_bytes;
     let mut file = OpenOptions::new().write(true).open(log).unwrap();
-    let beyond = file.metadata().unwrap().len() - safe_bytes;
     assert!(beyond > 0);
     if round.is_multiple_of(2) {
         file.set_len(safe_bytes + round * 13 % beyond).unwrap();

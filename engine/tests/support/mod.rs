@@ -109,6 +109,27 @@ pub(crate) fn newest_log(data: &Path) -> PathBuf {
     logs.pop().unwrap()
 }
 
+/// How much of a write-ahead log file is written. It may be longer: zeros follow.
+pub(crate) fn written_bytes(log: &Path) -> u64 {
+    let log = fs::read(log).unwrap();
+    let mut at = 0;
+    // Blocks of 32 KiB; in each, records behind a header of 7 bytes: checksum u32, length u16, kind. Less than a header at
+    // a block's end is padding.
+    while let Some(header) = log.get(at..at + 7) {
+        let room = BLOCK_BYTES - at % BLOCK_BYTES;
+        if room < 7 {
+            at += room;
+        } else if header[6] == 0 {
+            break;
+        } else {
+            at += 7 + usize::from(u16::from_le_bytes([header[4], header[5]]));
+        }
+    }
+    at.min(log.len()) as u64
+}
+
+const BLOCK_BYTES: usize = 32 << 10;
+
 pub(crate) fn identity() -> Identity {
     Identity {
         cluster: ClusterId([1; 16]),

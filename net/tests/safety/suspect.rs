@@ -29,8 +29,11 @@ fn damage(data: &Path, at: u64) {
     fs::write(&log, bytes).unwrap();
 }
 
+/// How much of the log is written: zeros follow.
 fn log_bytes(data: &Path) -> u64 {
-    fs::metadata(newest_log(data)).unwrap().len()
+    let log = fs::read(newest_log(data)).unwrap();
+    let last = log.iter().rposition(|byte| *byte != 0);
+    last.map_or(0, |last| last as u64 + 1)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -202,7 +202,8 @@ fn damage(db: &Path) {
         .max()
         .unwrap();
     let mut bytes = fs::read(&newest).unwrap();
-    let middle = bytes.len() / 2;
+    // Zeros follow what is written.
+    let middle = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 2;
     bytes[middle] ^= 0x40;
     fs::write(&newest, bytes).unwrap();
 }

@@ -1,3 +1,4 @@
+mod ahead;
 mod cutting;
 mod files;
 mod flips;
