@@ -25,6 +25,12 @@ mod values;
 
 use std::process::ExitCode;
 
+/// RocksDB and the node allocate on one thread what they free on another, all day long: the C library's allocator takes locks
+/// and keeps holes for that. C++ gets its memory here, too.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = match args::parse() {
         Ok(cli) => cli,
