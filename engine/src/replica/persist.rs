@@ -28,7 +28,7 @@ pub(crate) struct PersistOp {
 }
 
 /// Why nothing is persisted, and who is to be told.
-type Refused = (ReadError, Done<(), Stopped>);
+type Refused = (Stopped, Done<(), Stopped>);
 
 /// What is true of the partition once a [`Persist`] is durable.
 pub(crate) struct Persisted {
@@ -90,11 +90,7 @@ impl Engine {
     fn persist(&self, persist: Persist, committed: bool, done: Done<(), Stopped>) {
         let op = match self.prepare(persist, committed, done) {
             Ok(op) => op,
-            // Whoever persists has read the replica before, so that this is the disk getting worse.
-            Err((error, done)) => {
-                let cause = error.to_string();
-                return done(Err(Stopped { cause }));
-            }
+            Err((stopped, done)) => return done(Err(stopped)),
         };
         if op.completion.in_bulk {
             let bytes = op.bytes();
@@ -112,17 +108,21 @@ impl Engine {
         done: Done<(), Stopped>,
     ) -> Result<Box<PersistOp>, Refused> {
         let partition = persist.partition;
+        // Whoever persists has read the replica before, so that this is the disk getting worse.
+        let stopped = |error: ReadError| Stopped {
+            cause: error.to_string(),
+        };
         let Some(mut slot) = self.slots().lock(partition) else {
             let error = ReadError::Store(format!("there is no partition {partition}"));
-            return Err((error, done));
+            return Err((stopped(error), done));
         };
         let waiting = slot.bulk;
         let journal = match slot.journal(self.store(), partition) {
             Ok(journal) if journal.record.incomplete => {
-                return Err((ReadError::Incomplete, done));
+                return Err((stopped(ReadError::Incomplete), done));
             }
             Ok(journal) => journal,
-            Err(error) => return Err((error, done)),
+            Err(error) => return Err((stopped(error), done)),
         };
         let has_rows =
             persist.promise.is_some() || persist.suspect.is_some() || persist.truncate.is_some();
