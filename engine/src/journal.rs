@@ -35,8 +35,15 @@ impl Entry {
     /// The entry's bytes on disk.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
-        out.extend_from_slice(&self.epoch.0.to_be_bytes());
-        match &self.command {
+        Entry::put(&mut out, self.epoch, &self.command);
+        out
+    }
+
+    /// Adds to `out` the bytes of an entry with this command.
+    pub(crate) fn put(out: &mut Vec<u8>, epoch: Epoch, command: &Command) {
+        let before = out.len();
+        out.extend_from_slice(&epoch.0.to_be_bytes());
+        match command {
             Command::Append {
                 topic,
                 first,
@@ -65,8 +72,8 @@ impl Entry {
                 created_ms,
             } => {
                 out.push(CREATE_TOPIC);
-                put_bytes(&mut out, name.as_bytes());
-                put_config(&mut out, config);
+                put_bytes(out, name.as_bytes());
+                put_config(out, config);
                 out.extend_from_slice(&created_ms.to_be_bytes());
             }
             Command::DeleteTopic { topic } => {
@@ -87,7 +94,7 @@ impl Entry {
             Command::CommitCursor { topic, name, next } => {
                 out.push(COMMIT_CURSOR);
                 out.extend_from_slice(&topic.0.to_be_bytes());
-                put_bytes(&mut out, name.as_bytes());
+                put_bytes(out, name.as_bytes());
                 out.extend_from_slice(&next.to_be_bytes());
             }
             Command::Barrier => out.push(BARRIER),
@@ -97,8 +104,7 @@ impl Entry {
                 out.extend_from_slice(&producer.0);
             }
         }
-        debug_assert!(out.len() <= ENTRY_BYTES_MAX);
-        out
+        debug_assert!(out.len() - before <= ENTRY_BYTES_MAX);
     }
 
     /// Reads an entry back.

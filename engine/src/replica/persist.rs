@@ -10,8 +10,6 @@ use super::commit::told_of;
 use super::{JournalEntry, Persist, RECORD_BYTES, Removal, Slots};
 use crate::engine::Engine;
 use crate::error::{ReadError, Stopped};
-use crate::journal::Entry;
-use crate::keys;
 use crate::writer::{Completion, Done, Op};
 
 /// What the writer is to do for one [`Persist`].
@@ -21,19 +19,16 @@ pub(crate) struct PersistOp {
     pub(crate) removal: Option<Removal>,
     /// Epochs that begin, and with which entry.
     pub(crate) begun: Vec<(Epoch, Index)>,
-    pub(crate) puts: Vec<Put>,
+    pub(crate) entries: Vec<JournalEntry>,
     /// What commits with the entries: what they change beside the log, and whose readers are told.
     pub(crate) changes: Vec<(Index, Command)>,
     pub(crate) committed: Option<(TopicKey, Offset)>,
     pub(crate) completion: Persisted,
+    pub(crate) done: Done<(), Stopped>,
 }
 
-/// One entry as it is stored.
-pub(crate) struct Put {
-    pub(crate) journal: [u8; 10],
-    pub(crate) entry: Vec<u8>,
-    pub(crate) batch: Option<([u8; 18], Bytes)>,
-}
+/// Why nothing is persisted, and who is to be told.
+type Refused = (Stopped, Done<(), Stopped>);
 
 /// What is true of the partition once a [`Persist`] is durable.
 pub(crate) struct Persisted {
@@ -48,13 +43,22 @@ pub(crate) struct Persisted {
     in_bulk: bool,
 }
 
+/// About what an entry adds beside its batch: its own row, and the keys of both.
+const ROWS_BYTES: usize = 128;
+
 impl PersistOp {
     /// About what it adds to a WriteBatch, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let puts = self.puts.iter().map(|put| {
-            put.entry.len() + put.batch.as_ref().map_or(0, |(_, batch)| batch.len()) + 64
+        let rows = self.entries.iter().map(|entry| {
+            let name = match &entry.command {
+                Command::CreateTopic { name, .. } | Command::CommitCursor { name, .. } => {
+                    name.len()
+                }
+                _ => 0,
+            };
+            entry.batch.as_ref().map_or(0, Bytes::len) + name + ROWS_BYTES
         });
-        puts.sum::<usize>() + 128
+        rows.sum::<usize>() + ROWS_BYTES
     }
 }
 
@@ -84,34 +88,42 @@ impl Engine {
     }
 
     fn persist(&self, persist: Persist, committed: bool, done: Done<(), Stopped>) {
-        let op = match self.prepare(persist, committed) {
-            Ok(op) => Box::new(op),
-            // Whoever persists has read the replica before, so that this is the disk getting worse.
-            Err(error) => {
-                let cause = error.to_string();
-                return done(Err(Stopped { cause }));
-            }
+        let op = match self.prepare(persist, committed, done) {
+            Ok(op) => op,
+            Err((stopped, done)) => return done(Err(stopped)),
         };
         if op.completion.in_bulk {
             let bytes = op.bytes();
-            self.queue().push_reserved(Op::Persist(op, done), bytes);
+            self.queue().push_reserved(Op::Persist(op), bytes);
         } else {
-            self.queue().push_control(Op::Persist(op, done));
+            self.queue().push_control(Op::Persist(op));
         }
     }
 
     /// Enters it in the partition's journal, as memory has it.
-    fn prepare(&self, persist: Persist, committed: bool) -> Result<PersistOp, ReadError> {
+    fn prepare(
+        &self,
+        persist: Persist,
+        committed: bool,
+        done: Done<(), Stopped>,
+    ) -> Result<Box<PersistOp>, Refused> {
         let partition = persist.partition;
-        let mut slot = self
-            .slots()
-            .lock(partition)
-            .ok_or_else(|| ReadError::Store(format!("there is no partition {partition}")))?;
+        // Whoever persists has read the replica before, so that this is the disk getting worse.
+        let stopped = |error: ReadError| Stopped {
+            cause: error.to_string(),
+        };
+        let Some(mut slot) = self.slots().lock(partition) else {
+            let error = ReadError::Store(format!("there is no partition {partition}"));
+            return Err((stopped(error), done));
+        };
         let waiting = slot.bulk;
-        let journal = slot.journal(self.store(), partition)?;
-        if journal.record.incomplete {
-            return Err(ReadError::Incomplete);
-        }
+        let journal = match slot.journal(self.store(), partition) {
+            Ok(journal) if journal.record.incomplete => {
+                return Err((stopped(ReadError::Incomplete), done));
+            }
+            Ok(journal) => journal,
+            Err(error) => return Err((stopped(error), done)),
+        };
         let has_rows =
             persist.promise.is_some() || persist.suspect.is_some() || persist.truncate.is_some();
         let promised = persist.promise.unwrap_or(Epoch(0));
@@ -123,11 +135,10 @@ impl Engine {
             .truncate
             .and_then(|from| journal.remove(partition, from));
         let mut begun = Vec::new();
-        let mut puts = Vec::with_capacity(persist.entries.len());
         let mut changes = Vec::new();
         let mut told = None;
         let mut payload = 0;
-        for entry in persist.entries {
+        for entry in &persist.entries {
             if journal.push(partition, entry.index, entry.epoch) {
                 begun.push((entry.epoch, entry.index));
             }
@@ -138,15 +149,12 @@ impl Engine {
                     .visible
                     .push(entry.index, &entry.command, batch_bytes);
             }
-            let index = entry.index;
-            let (put, command) = put(partition, entry);
             if committed {
-                told = told_of(partition, &command).or(told);
-                if !matches!(command, Command::Append { .. } | Command::Barrier) {
-                    changes.push((index, command));
+                told = told_of(partition, &entry.command).or(told);
+                if !matches!(entry.command, Command::Append { .. } | Command::Barrier) {
+                    changes.push((entry.index, entry.command.clone()));
                 }
             }
-            puts.push(put);
         }
         if committed {
             journal.record.commit = journal.last.index;
@@ -165,43 +173,18 @@ impl Engine {
         journal.unrecorded_bytes += payload;
         let record = journal.record_to_write(has_rows || !changes.is_empty());
         slot.bulk += u32::from(in_bulk);
-        Ok(PersistOp {
+        Ok(Box::new(PersistOp {
             partition,
             record,
             removal,
             begun,
-            puts,
+            entries: persist.entries,
             changes,
             committed: told,
             completion,
-        })
+            done,
+        }))
     }
-}
-
-fn put(partition: PartitionId, entry: JournalEntry) -> (Put, Command) {
-    let JournalEntry {
-        index,
-        epoch,
-        command,
-        batch,
-    } = entry;
-    let batch = match &command {
-        Command::Append { topic, last, .. } => batch.map(|batch| {
-            let topic = TopicKey {
-                partition,
-                id: *topic,
-            };
-            (keys::log_key(topic, *last), batch)
-        }),
-        _ => None,
-    };
-    let entry = Entry { epoch, command };
-    let put = Put {
-        journal: keys::journal_key(partition, index),
-        entry: entry.encode(),
-        batch,
-    };
-    (put, entry.command)
 }
 
 impl Completion for Persisted {

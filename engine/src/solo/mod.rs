@@ -21,7 +21,7 @@ use mesh_ring::ledger::{
 };
 use mesh_ring::name::{CursorName, TopicName};
 
-use crate::batch::{self, BatchHeader};
+use crate::batch;
 use crate::catalogue::TopicMeta;
 use crate::engine::{Answer, Engine};
 use crate::error::{AppendError, OpenError, ReadError, Stopped, TopicError};
@@ -195,10 +195,7 @@ impl Solo {
         append: Append,
         done: impl FnOnce(Result<Appended, AppendError>) + Send + 'static,
     ) {
-        if let Err(error) = batch::validate(&append.batch) {
-            return done(Err(AppendError::Invalid(error)));
-        }
-        let header = match BatchHeader::decode(&append.batch) {
+        let header = match batch::validate(&append.batch) {
             Ok(header) => header,
             Err(error) => return done(Err(AppendError::Invalid(error))),
         };

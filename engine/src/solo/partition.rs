@@ -7,7 +7,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use bytes::Bytes;
 use mesh_ring::command::Command;
 use mesh_ring::ids::{Epoch, Index, PartitionId};
-use mesh_ring::ledger::{Decision, Ledger, Moment};
+use mesh_ring::ledger::{Decision, Ledger, Moment, topics_max};
 
 use super::Solo;
 use crate::batch::{self, BatchError, LeaderStamp};
@@ -60,7 +60,8 @@ impl Lead {
         }
         let source = engine.source(partition);
         let checkpointed = engine.checkpointed(partition)?;
-        let mut ledger = Ledger::new(checkpointed);
+        let topics = topics_max(engine.identity().partitions);
+        let mut ledger = Ledger::new(checkpointed).remembering(topics);
         while ledger.last() < last {
             let from = ledger.last().next();
             let page = engine.commands(partition, from, REPLAY_PAGE_ENTRIES)?;

@@ -1,9 +1,11 @@
 //! One group: the WriteBatch under construction, what later ops of the group must see of it, and who waits for it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 
 use bytes::Bytes;
-use mesh_ring::ids::{NodeId, Offset, PartitionId, TopicKey};
+use mesh_ring::command::Command;
+use mesh_ring::ids::{Epoch, NodeId, Offset, PartitionId, TopicKey};
 use mesh_ring::merkle::LeafId;
 use rocksdb::{ColumnFamily, WriteBatch};
 
@@ -11,6 +13,7 @@ use super::Done;
 use crate::catalogue::{Extent, TopicMeta};
 use crate::error::{ReadError, Stopped};
 use crate::hints::HintStats;
+use crate::journal::Entry;
 use crate::keys::{self, family};
 use crate::leaves::{Changes, Leaves, Settled};
 use crate::replica::RECORD_BYTES;
@@ -23,7 +26,9 @@ pub(super) struct Group<'a> {
     /// Batches for the log and entries for the journal, by key. Put last and in order: what has its neighbour in the
     /// memtable before it is inserted without a search.
     log: Vec<([u8; 18], Bytes)>,
-    journal: Vec<([u8; 10], Vec<u8>)>,
+    journal: Vec<([u8; 10], Range<usize>)>,
+    /// The bytes of those entries, one behind the other.
+    entries: Vec<u8>,
     /// Records of replicas, the last of each.
     records: BTreeMap<PartitionId, [u8; RECORD_BYTES]>,
     /// Physical time of the group, unix milliseconds.
@@ -127,6 +132,7 @@ impl<'a> Group<'a> {
             batch: WriteBatch::with_capacity_bytes(bytes),
             log: Vec::new(),
             journal: Vec::new(),
+            entries: Vec::new(),
             records: BTreeMap::new(),
             now_ms,
             space,
@@ -195,8 +201,10 @@ impl<'a> Group<'a> {
     }
 
     /// Puts an entry into the journal when the group is sealed.
-    pub(super) fn put_journal(&mut self, key: [u8; 10], entry: Vec<u8>) {
-        self.journal.push((key, entry));
+    pub(super) fn put_journal(&mut self, key: [u8; 10], epoch: Epoch, command: &Command) {
+        let begin = self.entries.len();
+        Entry::put(&mut self.entries, epoch, command);
+        self.journal.push((key, begin..self.entries.len()));
     }
 
     /// Puts a replica's record when the group is sealed.
@@ -204,18 +212,26 @@ impl<'a> Group<'a> {
         self.records.insert(partition, record);
     }
 
-    /// Puts what waits for the log and the journal now: what follows is to delete some of it.
+    /// Puts what waits for the log and the journal now: what follows is to delete some of it. Sorted as the numbers that
+    /// their keys are, which compare faster than bytes.
     pub(super) fn settle_log(&mut self) {
         let mut log = std::mem::take(&mut self.log);
-        log.sort_unstable_by_key(|(key, _)| *key);
+        log.sort_unstable_by_key(|([head @ .., y, z], _)| {
+            (u128::from_be_bytes(*head), u16::from_be_bytes([*y, *z]))
+        });
+        let family = self.family(family::LOG);
         for (key, batch) in log {
-            self.put(family::LOG, key, batch);
+            self.batch.put_cf(family, key, batch);
         }
         let mut journal = std::mem::take(&mut self.journal);
-        journal.sort_unstable_by_key(|(key, _)| *key);
+        journal.sort_unstable_by_key(|([y, z, tail @ ..], _)| {
+            (u16::from_be_bytes([*y, *z]), u64::from_be_bytes(*tail))
+        });
+        let family = self.family(family::JOURNAL);
         for (key, entry) in journal {
-            self.put(family::JOURNAL, key, entry);
+            self.batch.put_cf(family, key, &self.entries[entry]);
         }
+        self.entries.clear();
     }
 
     /// Completes the WriteBatch. Nothing is staged after this. Returns what is to be shown of leaves when it is durable.

@@ -1,19 +1,15 @@
 //! Staging what replicas make durable: entries with their batches, removals, commits and checkpoints.
 
-use mesh_ring::ids::{Index, TopicId, TopicKey};
+use mesh_ring::command::Command;
+use mesh_ring::ids::{Index, Offset, PartitionId, TopicId, TopicKey};
 
-use super::Done;
-use super::group::Group;
+use super::group::{Completion, Group, Reply};
 use crate::error::{ReadError, Stopped};
 use crate::keys::{self, family};
-use crate::replica::{CheckpointOp, CommitOp, PersistOp, Removal, encode_checkpoint};
+use crate::replica::{CheckpointOp, CommitOp, JournalEntry, PersistOp, Removal, encode_checkpoint};
 
 impl Group<'_> {
-    pub(super) fn persist(
-        &mut self,
-        op: PersistOp,
-        done: Done<(), Stopped>,
-    ) -> Result<(), ReadError> {
+    pub(super) fn persist(&mut self, mut op: Box<PersistOp>) -> Result<(), ReadError> {
         let partition = op.partition;
         if let Some(removal) = &op.removal {
             self.remove_entries(&op, removal);
@@ -25,20 +21,30 @@ impl Group<'_> {
         if let Some(record) = op.record {
             self.put_record(partition, record);
         }
-        for put in op.puts {
-            self.put_journal(put.journal, put.entry);
-            if let Some((key, batch)) = put.batch {
-                self.put_log(key, batch);
-            }
+        for entry in std::mem::take(&mut op.entries) {
+            self.put_entry(partition, entry);
         }
         if let Some((topic, next)) = op.committed {
             self.committed(topic, next);
         }
-        self.complete(op.completion, done, ());
-        for (index, command) in &op.changes {
+        let changes = std::mem::take(&mut op.changes);
+        self.replies.push(op);
+        for (index, command) in &changes {
             self.apply(partition, *index, command)?;
         }
         Ok(())
+    }
+
+    fn put_entry(&mut self, partition: PartitionId, entry: JournalEntry) {
+        let key = keys::journal_key(partition, entry.index);
+        self.put_journal(key, entry.epoch, &entry.command);
+        if let (Command::Append { topic, last, .. }, Some(batch)) = (entry.command, entry.batch) {
+            let topic = TopicKey {
+                partition,
+                id: topic,
+            };
+            self.put_log(keys::log_key(topic, last), batch);
+        }
     }
 
     /// Entries go with their batches, in one write, so that no restart meets one without the other.
@@ -56,13 +62,15 @@ impl Group<'_> {
         }
     }
 
-    pub(super) fn commit(&mut self, op: CommitOp) -> Result<(), ReadError> {
+    pub(super) fn commit(&mut self, mut op: Box<CommitOp>) -> Result<(), ReadError> {
+        let partition = op.partition;
         if let Some(record) = op.record {
-            self.put_record(op.partition, record);
+            self.put_record(partition, record);
         }
-        self.complete(op.completion, op.done, ());
-        for (index, command) in &op.changes {
-            self.apply(op.partition, *index, command)?;
+        let changes = std::mem::take(&mut op.changes);
+        self.replies.push(op);
+        for (index, command) in &changes {
+            self.apply(partition, *index, command)?;
         }
         Ok(())
     }
@@ -102,5 +110,27 @@ impl Group<'_> {
         }
         self.put_record(partition, op.record);
         self.complete(op.completion, op.done, op.kept_from);
+    }
+}
+
+// What was carried out waits as it is for the group to be durable: it has whom to tell.
+
+impl Reply for PersistOp {
+    fn complete(&mut self, committed: &mut Vec<(TopicKey, Offset)>) {
+        self.completion.complete(committed);
+    }
+
+    fn send(self: Box<Self>, stopped: Option<&Stopped>) {
+        (self.done)(stopped.map_or(Ok(()), |stopped| Err(stopped.clone())));
+    }
+}
+
+impl Reply for CommitOp {
+    fn complete(&mut self, committed: &mut Vec<(TopicKey, Offset)>) {
+        self.completion.complete(committed);
+    }
+
+    fn send(self: Box<Self>, stopped: Option<&Stopped>) {
+        (self.done)(stopped.map_or(Ok(()), |stopped| Err(stopped.clone())));
     }
 }

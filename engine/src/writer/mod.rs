@@ -273,8 +273,8 @@ impl Writer {
 
     fn stage_op(&mut self, group: &mut Group<'_>, op: Op) -> Result<(), ReadError> {
         match op {
-            Op::Persist(op, done) => group.persist(*op, done)?,
-            Op::Commit(op) => group.commit(*op)?,
+            Op::Persist(op) => group.persist(op)?,
+            Op::Commit(op) => group.commit(op)?,
             Op::Checkpoint(op) => group.checkpoint(*op),
             Op::Replace(op) => {
                 let latest = group.replace(*op)?;

@@ -15,7 +15,7 @@ use crate::transfer::ReplaceOp;
 /// What the writer can be asked.
 pub(crate) enum Op {
     /// Entries and promises of a replica.
-    Persist(Box<PersistOp>, Done<(), Stopped>),
+    Persist(Box<PersistOp>),
     /// Entries that are committed.
     Commit(Box<CommitOp>),
     Checkpoint(Box<CheckpointOp>),
@@ -72,7 +72,7 @@ impl Op {
     pub(super) fn staged_bytes(&self) -> usize {
         const KEYS_BYTES: usize = 160;
         match self {
-            Op::Persist(op, _) => op.bytes(),
+            Op::Persist(op) => op.bytes(),
             Op::Replace(op) => op.bytes(),
             Op::Write(write, ..) => write.value.as_ref().map_or(0, Bytes::len) + 2 * KEYS_BYTES,
             Op::Merge(merge, _) | Op::Heal(merge, _) => merge.bytes + 2 * KEYS_BYTES,
@@ -91,7 +91,7 @@ impl Op {
     /// Tells whoever asked that the store stopped.
     pub(crate) fn refuse(self, stopped: &Stopped) {
         match self {
-            Op::Persist(_, done) => done(Err(stopped.clone())),
+            Op::Persist(op) => (op.done)(Err(stopped.clone())),
             Op::Commit(op) => (op.done)(Err(stopped.clone())),
             Op::Checkpoint(op) => (op.done)(Err(stopped.clone())),
             Op::Replace(op) => (op.done)(Err(stopped.clone())),

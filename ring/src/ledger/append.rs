@@ -78,15 +78,14 @@ impl Ledger {
         at: Moment,
         facts: AppendFacts,
     ) -> Result<Decision<Appended, AppendRefusal>, S::Error> {
-        let settled = self.settled();
         let Some(topic) = self.led_topics().get(source, facts.topic)? else {
             return Ok(Decision::Refuse {
                 refusal: AppendRefusal::TopicDeleted,
                 after: self.absence(facts.topic),
             });
         };
-        let after = topic.unsettled(settled);
-        if topic.is_deleted {
+        let after = topic.unsettled();
+        if topic.is_deleted() {
             return Ok(Decision::Refuse {
                 refusal: AppendRefusal::TopicDeleted,
                 after,
@@ -200,7 +199,7 @@ impl Ledger {
             time_ms,
             ..
         } = *command
-            && let Some(topic) = self.topics.get_known(topic)
+            && let Some(topic) = self.topics.get_to_change(topic)
         {
             topic.append(index, last, position, time_ms);
         }

@@ -125,14 +125,13 @@ impl Ledger {
         source: &S,
         topic: TopicId,
     ) -> TopicDecision<(), S::Error> {
-        let settled = self.settled();
         let Some(state) = self.led_topics().get(source, topic)? else {
             return refuse(TopicRefusal::Unknown, self.absence(topic));
         };
-        if state.is_deleted {
+        if state.is_deleted() {
             return Ok(Decision::Answer {
                 answer: (),
-                after: state.unsettled(settled),
+                after: state.unsettled(),
             });
         }
         let name = match self.topics.name_of(topic) {
@@ -141,9 +140,8 @@ impl Ledger {
         };
         let command = Command::DeleteTopic { topic };
         let index = self.enter(&command, name.clone());
-        if let Some(state) = self.topics.get_known(topic) {
-            state.is_deleted = true;
-            state.touched = index;
+        if let Some(state) = self.topics.get_to_change(topic) {
+            state.delete(index);
         }
         if let Some(name) = name {
             self.topics.free_name(index, name);
@@ -169,10 +167,10 @@ impl Ledger {
         let Some(state) = self.led_topics().get(source, topic)? else {
             return refuse(TopicRefusal::Unknown, self.absence(topic));
         };
-        if state.is_deleted {
-            return refuse(TopicRefusal::Unknown, state.unsettled(settled));
+        if state.is_deleted() {
+            return refuse(TopicRefusal::Unknown, state.unsettled());
         }
-        let (tail, after) = (state.tail, state.unsettled(settled));
+        let (tail, after) = (state.tail, state.unsettled());
         if first > tail.next {
             return refuse(beyond_end(first, tail.next), self.confirmed());
         }
@@ -181,7 +179,7 @@ impl Ledger {
                 first: tail.first,
                 freed: 0,
             };
-            let after = (state.trimmed > settled).then_some(state.trimmed);
+            let after = state.unsettled_trim(settled);
             return Ok(Decision::Answer { answer, after });
         }
         let position = match state.position_of_unsettled(first) {
@@ -199,11 +197,10 @@ impl Ledger {
             time_ms: tail.time_ms,
         };
         let index = self.enter(&command, None);
-        if let Some(state) = self.topics.get_known(topic) {
+        if let Some(state) = self.topics.get_to_change(topic) {
             state.tail.first = first;
             state.tail.first_position = position;
-            state.trimmed = index;
-            state.touched = index;
+            state.trim(index);
         }
         let freed = position.saturating_sub(tail.first_position);
         Ok(Decision::Propose {
@@ -224,12 +221,11 @@ impl Ledger {
         name: &CursorName,
         next: Offset,
     ) -> TopicDecision<(), S::Error> {
-        let settled = self.settled();
         let Some(state) = self.led_topics().get(source, topic)? else {
             return refuse(TopicRefusal::Unknown, self.absence(topic));
         };
-        if state.is_deleted {
-            return refuse(TopicRefusal::Unknown, state.unsettled(settled));
+        if state.is_deleted() {
+            return refuse(TopicRefusal::Unknown, state.unsettled());
         }
         let end = state.tail.next;
         if next > end {
@@ -241,8 +237,8 @@ impl Ledger {
             next,
         };
         let index = self.enter(&command, None);
-        if let Some(state) = self.topics.get_known(topic) {
-            state.touched = index;
+        if let Some(state) = self.topics.get_to_change(topic) {
+            state.change(index);
         }
         Ok(Decision::Propose {
             index,
@@ -262,12 +258,11 @@ impl Ledger {
         producer: ProducerId,
         before_ms: u64,
     ) -> TopicDecision<bool, S::Error> {
-        let settled = self.settled();
         let Some(state) = self.led_topics().get(source, topic)? else {
             return refuse(TopicRefusal::Unknown, self.absence(topic));
         };
-        let after = state.unsettled(settled);
-        if state.is_deleted {
+        let after = state.unsettled();
+        if state.is_deleted() {
             return refuse(TopicRefusal::Unknown, after);
         }
         let window = self.windows.newest(source, topic, producer)?;
@@ -280,8 +275,8 @@ impl Ledger {
         let command = Command::ExpireProducer { topic, producer };
         self.windows.prepare(source, &command)?;
         let index = self.enter(&command, None);
-        if let Some(state) = self.topics.get_known(topic) {
-            state.touched = index;
+        if let Some(state) = self.topics.get_to_change(topic) {
+            state.change(index);
         }
         Ok(Decision::Propose {
             index,

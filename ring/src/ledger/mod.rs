@@ -14,8 +14,8 @@
 //! wrote, [`Ledger::truncate`] when entries go, [`Ledger::settle`] when they are applied, [`Ledger::checkpoint`] now and
 //! then. Everything is a function of the entries, so that all replicas remember the same.
 //!
-//! Memory: the unsettled entries, topics that they touch and at most [`TOPICS_MAX`] others, and the windows that moved
-//! since the last checkpoint. An idle topic or producer costs nothing.
+//! Memory: the unsettled entries, topics that they touch and as many others as [`Ledger::remembering`] says, and the
+//! windows that moved since the last checkpoint. A topic or producer that is not used costs nothing.
 
 mod append;
 mod change;
@@ -36,7 +36,7 @@ pub use checkpoint::{
 };
 pub use decision::{Decision, Moment};
 pub use source::{Source, Tail, Window};
-pub use topics::TOPICS_MAX;
+pub use topics::{TOPIC_BYTES, TOPICS_BYTES_MAX, topics_max};
 
 use topics::Topics;
 use trail::{Trace, Trail};
@@ -64,11 +64,19 @@ impl Ledger {
         Self {
             trail: Trail::new(checkpointed.upto),
             windows: Windows::new(checkpointed.forgotten_before_ms),
-            topics: Topics::default(),
+            topics: Topics::new(topics_max(1)),
             leading: false,
             confirming: Index(0),
             checkpoints: checkpoint::Progress::new(checkpointed.upto),
         }
+    }
+
+    /// Has it remember about so many topics that are idle, so that they need not be read again; see [`topics_max`]. What
+    /// it decides is the same however many they are.
+    #[must_use]
+    pub fn remembering(mut self, topics: usize) -> Self {
+        self.topics.set_max(topics);
+        self
     }
 
     /// The last entry that the ledger knows.
@@ -155,7 +163,7 @@ impl Ledger {
             self.last(),
             "a leader's barrier is applied before it serves"
         );
-        self.topics = Topics::default();
+        self.topics.clear();
         self.leading = true;
     }
 
@@ -200,7 +208,7 @@ impl Ledger {
         if self.leading {
             self.leading = false;
             self.confirming = Index(0);
-            self.topics = Topics::default();
+            self.topics.clear();
         }
     }
 

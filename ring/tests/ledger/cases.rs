@@ -3,8 +3,8 @@
 use mesh_ring::command::{Command, ProducerStamp, TopicConfig};
 use mesh_ring::ids::{Index, ProducerId, TopicId};
 use mesh_ring::ledger::{
-    AppendFacts, AppendRefusal, Appended, Decision, Ledger, Moment, REPLAY_ENTRIES_MAX, TOPICS_MAX,
-    TopicRefusal,
+    AppendFacts, AppendRefusal, Appended, Decision, Ledger, Moment, REPLAY_ENTRIES_MAX,
+    TOPIC_BYTES, TOPICS_BYTES_MAX, TopicRefusal, topics_max,
 };
 use mesh_ring::limits::PRODUCER_AGE_MS_MAX;
 use mesh_ring::name::TopicName;
@@ -436,22 +436,73 @@ fn a_checkpoint_is_due_after_many_entries_and_holds_only_what_is_settled() {
     assert_eq!(leader.ledger.checkpoint(), None);
 }
 
+/// Appends to each of the topics, one after the other; returns how many of them were read from the store for that.
+fn appends_to_each(leader: &mut Leader, topics: &[TopicId], first: u64) -> usize {
+    let before = leader.store.tails_read.get();
+    for topic in topics {
+        let (answer, _) = leader.append(batch(*topic)).unwrap();
+        assert_eq!(answer, appended(first, false), "{topic:?}");
+        leader.settle();
+    }
+    leader.store.tails_read.get() - before
+}
+
 #[test]
-fn idle_topics_are_forgotten_and_read_again() {
+fn idle_topics_that_were_not_used_lately_are_forgotten_and_read_again() {
     let mut leader = Leader::new();
-    let topics: Vec<TopicId> = (0..2 * TOPICS_MAX as u64 + 10)
+    leader.ledger = leader.ledger.remembering(100);
+    let topics: Vec<TopicId> = (0..1_000)
         .map(|n| leader.create(&format!("t{n}")).unwrap().0)
         .collect();
     leader.settle();
-    for round in 0..2 {
-        for topic in &topics {
-            let (answer, _) = leader.append(batch(*topic)).unwrap();
-            assert_eq!(answer, appended(2 * round, false));
-            let upto = leader.ledger.last();
-            leader.store.apply(&leader.commands, upto);
-            leader.ledger.settle(upto);
-        }
+    appends_to_each(&mut leader, &topics, 0);
+    assert_eq!(appends_to_each(&mut leader, &topics, 2), topics.len());
+}
+
+#[test]
+fn topics_that_are_in_use_are_not_read_again_while_others_come_and_go() {
+    let mut leader = Leader::new();
+    leader.ledger = leader.ledger.remembering(100);
+    let topics: Vec<TopicId> = (0..1_000)
+        .map(|n| leader.create(&format!("t{n}")).unwrap().0)
+        .collect();
+    leader.settle();
+    leader.depose();
+    let (busy, rare) = topics.split_at(20);
+    appends_to_each(&mut leader, busy, 0);
+    for (round, rare) in (1..).zip(rare.chunks(10)) {
+        assert_eq!(appends_to_each(&mut leader, busy, 2 * round), 0);
+        assert_eq!(appends_to_each(&mut leader, rare, 0), 10);
     }
+}
+
+#[test]
+fn as_many_topics_as_there_is_room_for_are_read_once() {
+    let mut leader = Leader::new();
+    leader.ledger = leader.ledger.remembering(1_001);
+    let topics: Vec<TopicId> = (0..1_000)
+        .map(|n| leader.create(&format!("t{n}")).unwrap().0)
+        .collect();
+    leader.settle();
+    leader.depose();
+    assert_eq!(appends_to_each(&mut leader, &topics, 0), topics.len());
+    for round in 1..4 {
+        assert_eq!(appends_to_each(&mut leader, &topics, 2 * round), 0);
+    }
+}
+
+#[test]
+fn a_node_remembers_a_million_topics_within_its_bound() {
+    for partitions in [1, 16, 64, 1_024, u16::MAX] {
+        let all = topics_max(partitions) * usize::from(partitions);
+        assert!(all * TOPIC_BYTES <= TOPICS_BYTES_MAX, "{partitions}");
+        // Names do not spread evenly: a tenth more than their share has room.
+        assert!(
+            partitions > 1_024 || all >= 1_100_000,
+            "{partitions}: {all}"
+        );
+    }
+    assert!(topics_max(0) > 0);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A store as the ledger sees one: catalogue and log as of some index, windows as of the last checkpoint.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
@@ -16,6 +17,8 @@ pub(crate) struct Store {
     pub(crate) applied: Index,
     pub(crate) windows: BTreeMap<(TopicId, ProducerId), Window>,
     pub(crate) checkpointed: Checkpointed,
+    /// How often it was asked where a topic ends.
+    pub(crate) tails_read: Cell<usize>,
 }
 
 impl Store {
@@ -50,6 +53,7 @@ impl Source for Store {
     type Error = Infallible;
 
     fn tail(&self, topic: TopicId) -> Result<Option<Tail>, Infallible> {
+        self.tails_read.update(|read| read + 1);
         Ok(self.state.topics.get(&topic).map(|of| of.tail))
     }
 

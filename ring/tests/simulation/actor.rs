@@ -16,6 +16,9 @@ use crate::store::{Cmd, Store, command_of, writes_when_applied};
 /// Settled entries after which the simulated nodes make a checkpoint: few, so that there are many.
 const CHECKPOINT_ENTRIES: u64 = 16;
 
+/// Idle topics that a simulated leader remembers: so few that they come and go.
+const TOPICS_REMEMBERED: usize = 2;
+
 /// Whom an answer is for.
 pub(crate) struct Waiter {
     pub(crate) client: usize,
@@ -83,7 +86,7 @@ impl Actor {
         hands: &mut Hands<'_>,
     ) -> Self {
         let store = hands.disk.stores.entry(partition).or_default();
-        let mut ledger = Ledger::new(store.checkpointed);
+        let mut ledger = Ledger::new(store.checkpointed).remembering(TOPICS_REMEMBERED);
         let after = store.checkpointed.upto.next();
         for (index, entry) in store.entries.range(after..) {
             let command = command_of(&entry.payload);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mesh_engine::{Engine, JournalEntry, ReadError};
 use mesh_ring::command::Command;
 use mesh_ring::ids::{Epoch, Index, NodeId, PartitionId};
-use mesh_ring::ledger::Ledger;
+use mesh_ring::ledger::{Ledger, topics_max};
 use mesh_ring::replica::{
     self, Config, Effect, Entry, Input, Lane, Limits, Message, Replica, Report, Role,
 };
@@ -366,7 +366,8 @@ fn entry_of(entry: &JournalEntry) -> Entry<Payload> {
 /// The ledger as the journal has it, up to its last entry.
 fn load_ledger(engine: &Engine, id: PartitionId, commit: Index) -> Result<Ledger, ReadError> {
     let checkpointed = engine.checkpointed(id)?;
-    let mut ledger = Ledger::new(checkpointed);
+    let topics = topics_max(engine.identity().partitions);
+    let mut ledger = Ledger::new(checkpointed).remembering(topics);
     let source = engine.source(id);
     let mut from = checkpointed.upto.next();
     loop {

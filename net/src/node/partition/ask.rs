@@ -1,5 +1,7 @@
 //! What a partition's actor can be asked, and how it answers.
 
+use std::sync::Arc;
+
 use mesh_engine::batch::BatchHeader;
 use mesh_engine::{AppendError, JournalEntry, ReadError, TopicConfig, TopicError, TopicMeta};
 use mesh_ring::ids::{Epoch, NodeId, Offset, ProducerId, TopicKey};
@@ -61,7 +63,7 @@ pub(in crate::node) struct Appended {
     pub(in crate::node) epoch: Epoch,
     pub(in crate::node) duplicate: bool,
     /// Replicas that had it on their disks when it was answered.
-    pub(in crate::node) synced: Vec<NodeId>,
+    pub(in crate::node) synced: Arc<[NodeId]>,
 }
 
 /// A change of a topic other than an append.

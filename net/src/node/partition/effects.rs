@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mesh_engine::{JournalEntry, Persist, ReadError};
 use mesh_ring::command::Command;
-use mesh_ring::ids::Index;
+use mesh_ring::ids::{Index, NodeId};
 use mesh_ring::replica::{self, Effect, Entry, Input, Role};
 
 use super::PartitionRole;
@@ -128,11 +128,18 @@ impl<D: Doors> Actor<D> {
 
     /// Answers everyone whose entry is applied.
     fn answer(&mut self, upto: Index) {
+        let Some(first) = self.pending.first().filter(|first| *first <= upto) else {
+            return;
+        };
+        // Whoever has an entry has those before it: where as many have the last as have the first, they have all.
+        let synced: Arc<[NodeId]> = self.replica.synced(upto).into();
+        let is_same = self.replica.synced(first).len() == synced.len();
         for (index, waiting) in self.pending.due(upto) {
-            let synced = self.replica.synced(index);
-            for waiting in waiting {
-                waiting(Fate::Settled(synced.clone()));
-            }
+            waiting(Fate::Settled(if is_same {
+                Arc::clone(&synced)
+            } else {
+                self.replica.synced(index).into()
+            }));
         }
     }
 

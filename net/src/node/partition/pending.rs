@@ -1,6 +1,8 @@
 //! Who waits for an entry to be applied.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::collections::vec_deque::Drain;
+use std::sync::Arc;
 
 use mesh_ring::ids::{Index, NodeId};
 
@@ -8,7 +10,7 @@ use mesh_ring::ids::{Index, NodeId};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// Committed and applied; these replicas have it on their disks.
-    Settled(Vec<NodeId>),
+    Settled(Arc<[NodeId]>),
     /// Leadership was lost before: it may be committed or not.
     Lost,
 }
@@ -16,30 +18,38 @@ pub(super) enum Fate {
 /// An answer that waits.
 pub(super) type Waiting = Box<dyn FnOnce(Fate) + Send>;
 
-/// Answers by the index that they wait for.
+/// Answers with the index that they wait for, in its order, and of the same index in that in which they came. Nearly all
+/// wait for the newest entry, and so come last.
 #[derive(Default)]
 pub(super) struct Pending {
-    waiting: BTreeMap<Index, Vec<Waiting>>,
+    waiting: VecDeque<(Index, Waiting)>,
 }
 
 impl Pending {
     pub(super) fn wait(&mut self, index: Index, waiting: Waiting) {
-        self.waiting.entry(index).or_default().push(waiting);
+        let is_last = self.waiting.back().is_none_or(|(last, _)| *last <= index);
+        if is_last {
+            self.waiting.push_back((index, waiting));
+        } else {
+            let at = self.waiting.partition_point(|(other, _)| *other <= index);
+            self.waiting.insert(at, (index, waiting));
+        }
     }
 
     /// Those whose entry is at `upto` or before it, in order.
-    pub(super) fn due(&mut self, upto: Index) -> BTreeMap<Index, Vec<Waiting>> {
-        let first = self.waiting.first_key_value();
-        if first.is_none_or(|(index, _)| *index > upto) {
-            return BTreeMap::new();
-        }
-        let later = self.waiting.split_off(&upto.next());
-        std::mem::replace(&mut self.waiting, later)
+    pub(super) fn due(&mut self, upto: Index) -> Drain<'_, (Index, Waiting)> {
+        let count = self.waiting.partition_point(|(index, _)| *index <= upto);
+        self.waiting.drain(..count)
+    }
+
+    /// What is waited for first.
+    pub(super) fn first(&self) -> Option<Index> {
+        self.waiting.front().map(|(index, _)| *index)
     }
 
     /// Everyone: leadership is lost.
     pub(super) fn lose(&mut self) {
-        for waiting in std::mem::take(&mut self.waiting).into_values().flatten() {
+        for (_, waiting) in std::mem::take(&mut self.waiting) {
             waiting(Fate::Lost);
         }
     }
@@ -62,13 +72,15 @@ mod tests {
                 Box::new(move |fate| said.lock().unwrap().push((name, fate))),
             );
         }
-        assert!(pending.due(Index(2)).is_empty());
-        for waiting in pending.due(Index(5)).into_values().flatten() {
-            waiting(Fate::Settled(vec![]));
+        assert_eq!(pending.due(Index(2)).len(), 0);
+        assert_eq!(pending.first(), Some(Index(3)));
+        for (_, waiting) in pending.due(Index(5)) {
+            waiting(Fate::Settled([].into()));
         }
+        assert_eq!(pending.first(), Some(Index(9)));
         pending.lose();
         pending.lose();
-        let settled = |name| (name, Fate::Settled(vec![]));
+        let settled = |name| (name, Fate::Settled([].into()));
         assert_eq!(
             *said.lock().unwrap(),
             [settled('a'), settled('b'), settled('c'), ('d', Fate::Lost)]

@@ -157,7 +157,11 @@ impl<D: Doors> Actor<D> {
     fn wait(&mut self, after: Option<Index>, waiting: Waiting) {
         match after {
             Some(index) => self.pending.wait(index, waiting),
-            None => waiting(Fate::Settled(self.replica.synced(self.replica.commit()))),
+            None => {
+                waiting(Fate::Settled(
+                    self.replica.synced(self.replica.commit()).into(),
+                ));
+            }
         }
     }
 }
