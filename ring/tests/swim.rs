@@ -325,6 +325,27 @@ fn a_death_is_found_within_700_ms() {
 }
 
 #[test]
+fn a_node_that_is_always_late_finds_a_death_too() {
+    for late_ms in [10, 51, 60, 100, 500] {
+        let mut world = World::new(2, late_ms);
+        world.run_until_agreed(10_000 * MS);
+        world.kill(1);
+        let mut swim = world.nodes[0].swim.take().unwrap();
+        let (start, mut now) = (world.now / MS, world.now / MS);
+        let mut effects = Vec::new();
+        while !effects.contains(&Effect::Down { node: id(1) }) {
+            now = now.max(swim.wakes_at().unwrap()) + late_ms;
+            assert!(now < start + 30_000, "late by {late_ms} ms: not found");
+            swim.step(now, Input::Timer, &mut effects).unwrap();
+        }
+        println!(
+            "always late by {late_ms} ms: found after {} ms",
+            now - start
+        );
+    }
+}
+
+#[test]
 fn nobody_who_stands_still_for_a_quarter_of_a_second_is_taken_for_dead() {
     for (nodes, seconds, seeds) in [(3, 120, 1..=6), (5, 60, 1..=6), (100, 10, 1..=2)] {
         for seed in seeds {

@@ -114,6 +114,11 @@ impl Line {
         &self.0.address
     }
 
+    /// How many datagrams have come over it.
+    pub(super) fn datagrams(&self) -> u64 {
+        self.0.connection.stats().udp_rx.datagrams
+    }
+
     pub(super) fn is_same_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

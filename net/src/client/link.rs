@@ -10,7 +10,12 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{error::Lost, line::Line, sockets::Sockets};
+use super::{
+    doubt::{Dialling, Doubt},
+    error::Lost,
+    line::Line,
+    sockets::Sockets,
+};
 use crate::tasks::TaskSet;
 
 /// The longest that one attempt to connect may take.
@@ -28,6 +33,7 @@ pub(super) struct Link {
     current: SyncMutex<Option<Line>>,
     /// Held by the one that dials. How its attempt failed.
     dialling: Mutex<Option<(Instant, Lost)>>,
+    doubt: Doubt,
 }
 
 impl Link {
@@ -39,11 +45,32 @@ impl Link {
             tasks,
             current: SyncMutex::default(),
             dialling: Mutex::default(),
+            doubt: Doubt::new(),
         })
     }
 
     pub(super) fn address(&self) -> &Arc<str> {
         &self.address
+    }
+
+    /// Whether the node is to be asked last.
+    pub(super) fn doubt(&self) -> &Doubt {
+        &self.doubt
+    }
+
+    /// Dials the node while others are asked, unless somebody does.
+    pub(super) fn try_aside(&self) {
+        let Some(link) = self.me.upgrade() else {
+            return;
+        };
+        if self.doubt.begin_try() {
+            self.tasks.spawn("dialling aside", async move {
+                if link.line(Instant::now() + DIAL_TIMEOUT).await.is_ok() {
+                    link.doubt.end();
+                }
+                link.doubt.end_try();
+            });
+        }
     }
 
     /// The connection, dialled anew where there is none that lives. One attempt.
@@ -73,10 +100,12 @@ impl Link {
         {
             return Err(lost.clone());
         }
+        let dialling = Dialling::begin(&self.doubt);
         let dialled = match timeout_at(deadline, self.sockets.dial(&self.address)).await {
             Ok(dialled) => dialled,
             Err(_) => Err(late()),
         };
+        dialling.ended(dialled.is_ok());
         match dialled {
             Ok((connection, fingerprint)) => {
                 let line = Line::new(self.address.clone(), connection);

@@ -112,6 +112,22 @@ impl Links {
         links
     }
 
+    /// Puts those last that have not answered lately. Where another is to be asked before them, they are dialled aside, so
+    /// that they are known when they are back.
+    pub(super) fn doubted_last(links: &mut [Arc<Link>]) {
+        if !links.iter().any(|link| link.doubt().holds()) {
+            return;
+        }
+        links.sort_by_cached_key(|link| link.doubt().holds());
+        let in_doubt = |link: &&Arc<Link>| link.doubt().holds();
+        if links.first().is_some_and(|first| !in_doubt(&first)) {
+            links
+                .iter()
+                .filter(in_doubt)
+                .for_each(|link| link.try_aside());
+        }
+    }
+
     /// The links to these nodes in their order, each once.
     pub(super) fn each_once(&self, nodes: impl Iterator<Item = Arc<str>>) -> Vec<Arc<Link>> {
         let mut links: Vec<Arc<Link>> = Vec::new();
@@ -132,6 +148,8 @@ impl Links {
         links: &[Arc<Link>],
         deadline: Instant,
     ) -> Result<Line, Lost> {
+        let mut links = links.to_vec();
+        Self::doubted_last(&mut links);
         let attempts: VecDeque<Attempt<'_, Result<Line, Lost>, Lost>> = links
             .iter()
             .map(|link| -> Attempt<'_, _, _> {
@@ -212,6 +230,7 @@ impl Links {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
             links[..others].rotate_left(turn % others);
         }
+        Self::doubted_last(&mut links);
         let attempts: VecDeque<Attempt<'_, Result<(), ClientError>, Lost>> = links
             .iter()
             .map(|link| -> Attempt<'_, _, _> { Box::pin(self.ask_map(link, deadline)) })

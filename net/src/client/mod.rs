@@ -13,6 +13,7 @@ mod back_off;
 mod bindings;
 mod cluster;
 mod config;
+mod doubt;
 mod error;
 mod facts;
 mod line;

@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     back_off::{Attempt, BackOff, first_to_succeed},
+    doubt::Hearing,
     error::{ClientError, Lost},
     line::Line,
     link::Link,
@@ -35,6 +36,8 @@ const ASK_NEXT_AFTER: Duration = Duration::from_millis(400);
 const BESIDE_MAX: usize = 3;
 /// After so long all nodes are asked anew, as the cluster may have changed; doubled each time.
 const ROUND_MIN: Duration = Duration::from_secs(2);
+/// While the node that knows best is in doubt, and others answer for it, the map is asked for no more often.
+const MAP_TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// How much longer a request that cannot be repeated waits for a node that is silent.
 const SILENCE_BORNE: Duration = Duration::from_millis(1_500);
 
@@ -160,6 +163,9 @@ impl Links {
         loop {
             let began = Instant::now();
             let mut links = self.aimed(&aim);
+            let best = links.first().cloned();
+            let is_doubted = best.as_ref().is_some_and(|best| best.doubt().holds());
+            Self::doubted_last(&mut links);
             if is_read && !links.is_empty() {
                 // Those who know best may all be away: each round begins behind those that the one before has asked.
                 let asked = (rounds * BESIDE_MAX) % links.len();
@@ -179,14 +185,19 @@ impl Links {
             round_max *= 2;
             let again = match timeout_at(round_deadline, round).await {
                 Ok(Ok(result)) => {
-                    if let (Aim::About(_), Some(best)) = (&aim, links.first())
+                    if let (Aim::About(_), Some(best)) = (&aim, &best)
                         && question.was_answered_beside(best)
                     {
                         // The map may know better by now, which spares all that come later the detour. The answer is
                         // there, and waits no longer for that than a detour takes.
                         let besides = Some(best.address());
                         let soon = deadline.min(Instant::now() + ASK_NEXT_AFTER);
-                        let _ = self.refresh(besides, Some(began), soon).await;
+                        // Passing over a node in doubt costs nothing: one request in a while asks for all.
+                        let since = match is_doubted {
+                            true => began.checked_sub(MAP_TRUSTED_FOR),
+                            false => Some(began),
+                        };
+                        let _ = self.refresh(besides, since, soon).await;
                     }
                     return result;
                 }
@@ -296,6 +307,7 @@ impl Question<'_> {
         has_others: bool,
     ) -> Result<Result<Answer, ClientError>, Again> {
         let _waiting = line.ask();
+        let mut hearing = has_others.then(|| Hearing::begin(link, line));
         let silent = async {
             line.silent().await;
             if self.repeat == Repeat::Unsafe {
@@ -306,11 +318,17 @@ impl Question<'_> {
         let outcome = select! {
             outcome = timeout_at(self.deadline, self.attempt(line)) => outcome,
             () = silent, if has_others => {
+                link.doubt().rise();
                 link.forget(line);
                 let cause = format!("{} has gone silent", line.address());
                 return Err(Again::Unknown(self.lost(cause)));
             }
         };
+        if let (Some(hearing), Ok(Outcome::Answered(_) | Outcome::Refused(_))) =
+            (&mut hearing, &outcome)
+        {
+            hearing.answered();
+        }
         match outcome {
             Ok(Outcome::Answered(answer)) => {
                 // Of two that are asked beside each other, one answer is taken.

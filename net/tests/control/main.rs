@@ -10,6 +10,7 @@ mod elections;
 mod learning;
 mod membership;
 mod salvaged;
+mod wake_ups;
 
 use cluster::{Cluster, boot, is_revoked, propose, register, revoke};
 use mesh_net::node::control::{Control, ProposeError};

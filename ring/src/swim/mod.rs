@@ -7,7 +7,7 @@
 //!
 //! The time in which this node itself did not run does not count: when it wakes late, what waits for an answer waits
 //! that much longer, because the answers may be in a queue that was not read yet. So a machine that stands still for
-//! a while suspects nobody afterwards.
+//! a while suspects nobody afterwards. One that is always late finds deaths later, but it finds them.
 
 mod datagram;
 mod dice;
@@ -32,6 +32,11 @@ pub const ADDRESS_BYTES_MAX: usize = 255;
 
 /// Most contacts that are called at a time.
 const CALLS_MAX: usize = 4;
+
+/// How often in a row a wake that comes late puts off what waits. Without an end nothing would ever be due on a machine
+/// that is always late.
+const EXCUSES_MAX: u8 = 4;
+
 /// A node that should be there.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Contact {
@@ -112,6 +117,8 @@ pub struct Swim {
     /// Whom to call first next time.
     next_call: NodeId,
     lives: BTreeMap<NodeId, bool>,
+    /// How often what waits was put off since something was last done in its time.
+    excuses: u8,
     left: bool,
 }
 
@@ -140,6 +147,7 @@ impl Swim {
             calls_at: now_ms,
             next_call: NodeId::default(),
             lives: BTreeMap::new(),
+            excuses: 0,
             left: false,
         }
     }
@@ -215,9 +223,10 @@ impl Swim {
             return;
         };
         let late = now_ms.saturating_sub(due);
-        if late <= self.tuning.late_ms {
+        if late <= self.tuning.late_ms || self.excuses >= EXCUSES_MAX {
             return;
         }
+        self.excuses += 1;
         let away = late + self.tuning.late_ms / 2;
         let timers = std::mem::take(&mut self.timers);
         self.timers = timers
@@ -230,6 +239,9 @@ impl Swim {
         // What is scheduled by these comes later.
         let later = self.timers.split_off(&(now_ms.saturating_add(1), 0));
         let due = std::mem::replace(&mut self.timers, later);
+        if !due.is_empty() {
+            self.excuses = 0;
+        }
         for timer in due.into_values() {
             // What foca reports here is a probe that did not run to its end, which it starts anew by itself.
             let _ = self.foca.handle_timer(timer, &mut *runtime);

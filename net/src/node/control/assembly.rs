@@ -78,7 +78,7 @@ struct Vouched {
 
 /// Looks after a leader where there is none. Never ends by itself.
 pub(super) async fn keep(shared: Arc<Shared>) {
-    let mut leadership = shared.raft.server_metrics();
+    let mut leadership = shared.leadership();
     loop {
         leadership.mark_unchanged();
         let pause = if shared.is_leader() {
@@ -161,9 +161,8 @@ impl Shared {
 
     /// The sets of which each elects by majority: one, or two while they change.
     fn voter_sets(&self) -> Vec<BTreeSet<NodeId>> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        let sets = metrics.membership_config.membership().get_joint_config();
+        let membership = self.membership();
+        let sets = membership.membership().get_joint_config();
         let sets: Vec<BTreeSet<NodeId>> = sets
             .iter()
             .map(|set| set.iter().map(|id| id.0).collect())
@@ -301,7 +300,7 @@ impl Shared {
         }
         // It only fails where the group has ended.
         let _ = self.raft.trigger().elect().await;
-        let mut leadership = self.raft.server_metrics();
+        let mut leadership = self.leadership();
         let elected = leadership.wait_for(|now| now.current_leader == Some(RaftId(self.me)));
         // Without a majority there is another round.
         let _ = timeout(2 * self.clock.election_max, elected).await;
@@ -330,8 +329,8 @@ impl Shared {
     pub(super) async fn salvage(&self) -> Proposed {
         // Said twice, epochs would leap twice.
         let _turn = self.salvaging.lock().await;
-        let term = self.raft.metrics().borrow().current_term;
-        if !self.is_leader() || !self.log.lacks_salvage(term) {
+        let term = self.term_led();
+        if !term.is_some_and(|term| self.log.lacks_salvage(term)) {
             return Proposed::Answered(Answer::Nothing);
         }
         let node = self.me;

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use mesh_ring::control::{ControlCommand, Observed, Patience, due};
 use mesh_ring::ids::NodeId;
-use mesh_ring::map::{Boot, ClusterMap, NodeState};
+use mesh_ring::map::{Boot, ClusterMap, Member, NodeState};
 use tokio::sync::watch;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 use super::Shared;
+use super::propose::PROPOSE_TIMEOUT;
 use super::raft::Answer;
 use super::rpc::Proposed;
 use crate::tasks::blocking;
@@ -31,11 +32,16 @@ pub type Gossip = Arc<BTreeMap<NodeId, Life>>;
 /// How long a node that has just registered, or that gossip never heard of, is given before its silence counts.
 const FIRST_WORD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the leader looks at more than deaths and returns, which it looks at whenever gossip or the map change.
+/// How often everything is looked at again; at deaths and returns also whenever gossip, the map or the leader change. What
+/// was refused, or seen too early, is tried again by this.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// It looks less often where that takes long: planning the largest cluster takes half a second.
 const LOOK_SHARE: u32 = 20;
+
+/// How long gossip and the map may differ before it is said, and how often it is said again. An election and a few
+/// proposals take less.
+const DIFFER_TOLD_AFTER: Duration = Duration::from_secs(5);
 
 /// Who has been alive or dead since when, by this node's clock.
 #[derive(Debug)]
@@ -94,13 +100,49 @@ impl Lookout {
     }
 }
 
-/// Whether gossip and the map differ about a node that has taken part.
-fn has_news(map: &ClusterMap, observed: &BTreeMap<NodeId, Observed>) -> bool {
-    map.nodes().iter().any(|member| {
+/// The nodes that have taken part, and about which gossip and the map differ.
+fn news(map: &ClusterMap, observed: &BTreeMap<NodeId, Observed>) -> Vec<NodeId> {
+    let differs = |member: &&Member| {
         let said = observed.get(&member.id);
         let shown = member.is_live() || member.state == NodeState::Down;
         shown && said.is_some_and(|said| said.alive != member.is_live())
-    })
+    };
+    let differing = map.nodes().iter().filter(differs);
+    differing.map(|member| member.id).collect()
+}
+
+/// Since when gossip and the map have differed without a break, and when that was said last.
+#[derive(Debug, Default)]
+struct Difference {
+    since: Option<Instant>,
+    told: Option<Instant>,
+}
+
+impl Difference {
+    /// For how long they have differed, where that is to be said now.
+    fn to_tell(&mut self, now: Instant, differ: bool) -> Option<Duration> {
+        if !differ {
+            *self = Self::default();
+            return None;
+        }
+        let since = *self.since.get_or_insert(now);
+        if now < self.told.unwrap_or(since) + DIFFER_TOLD_AFTER {
+            return None;
+        }
+        self.told = Some(now);
+        Some(now - since)
+    }
+}
+
+fn tell_difference(shared: &Shared, nodes: &[NodeId], lasted: Duration) {
+    let names: Vec<String> = nodes.iter().map(|id| shared.name(*id)).collect();
+    let leader = shared.leader().map(|id| shared.name(id));
+    tracing::warn!(
+        nodes = names.join(", "),
+        seconds = lasted.as_secs(),
+        leader = leader.as_deref().unwrap_or("nobody"),
+        "gossip and the cluster map differ about who is alive, and the control plane does not put the map right: see whether a majority of its voters answers, and restart its leader if one does"
+    );
 }
 
 /// Never ends by itself.
@@ -118,22 +160,28 @@ pub(super) async fn keep(
         nodes: BTreeMap::new(),
     };
     let mut map = shared.map.clone();
-    let mut leadership = shared.raft.server_metrics();
+    let mut leadership = shared.leadership();
     let mut next_look = Instant::now();
+    let mut difference = Difference::default();
     loop {
         let now = Instant::now();
         let current = Arc::clone(&map.borrow_and_update());
         let said = Arc::clone(&gossip.borrow_and_update());
         leadership.mark_unchanged();
         lookout.look(now, &current, &said);
-        let leads = shared.is_leader();
-        if leads {
-            let observed = lookout.observed(now);
-            if now >= next_look || has_news(&current, &observed) {
+        let observed = lookout.observed(now);
+        let news = news(&current, &observed);
+        if let Some(lasted) = difference.to_tell(now, !news.is_empty()) {
+            tell_difference(&shared, &news, lasted);
+        }
+        let mut wake = now + LOOK_INTERVAL;
+        if shared.is_leader() {
+            if now >= next_look || !news.is_empty() {
                 let commands = blocking(move || due(&current, &observed, &patience)).await;
                 next_look = now + LOOK_INTERVAL.max(LOOK_SHARE * now.elapsed());
                 propose(&shared, commands.unwrap_or_default()).await;
             }
+            wake = next_look;
         } else if !shared.is_suspect() && follows_a_dead_leader(&shared, &current, &said) {
             // The voters need not wait for their own timers.
             let _ = shared.raft.trigger().elect().await;
@@ -141,10 +189,11 @@ pub(super) async fn keep(
         tokio::select! {
             Ok(()) = map.changed() => {}
             Ok(()) = gossip.changed() => {}
-            Ok(()) = leadership.changed() => {}
-            () = sleep_until(next_look.into()), if leads => {}
-            // The group has ended, and so will this task.
-            else => return,
+            changed = leadership.changed() => if changed.is_err() {
+                // The group has ended, and so does this task.
+                return;
+            },
+            () = sleep_until(wake.into()) => {}
         }
     }
 }
@@ -156,10 +205,12 @@ async fn propose(shared: &Shared, mut commands: Vec<ControlCommand>) {
         _ => ControlCommand::Batch { commands },
     };
     tracing::info!(?command, "the control plane decides");
-    match shared.propose_here(command).await {
-        Proposed::Answered(Answer::Done(outcome)) if outcome.refused.is_empty() => {}
+    // It may wait behind proposals of others, each with a time of its own; what is due may be another thing by then.
+    match timeout(PROPOSE_TIMEOUT, shared.propose_here(command)).await {
+        Ok(Proposed::Answered(Answer::Done(outcome))) if outcome.refused.is_empty() => {}
         // The map has moved on since; the next look is at the new one.
-        other => tracing::info!(?other, "the decision did not take effect"),
+        Ok(other) => tracing::info!(?other, "the decision did not take effect"),
+        Err(_) => tracing::info!("the decision was not answered in time"),
     }
 }
 
@@ -269,6 +320,19 @@ mod tests {
             Some((false, 1000)),
             "but of being silent ever since"
         );
+    }
+
+    #[test]
+    fn a_difference_is_told_when_it_has_lasted_and_again_while_it_lasts() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut difference = Difference::default();
+        let mut told = |at: u32, differ| difference.to_tell(start + at * second, differ);
+        assert_eq!([told(0, true), told(4, true)], [None, None]);
+        assert_eq!(told(5, true), Some(5 * second));
+        assert_eq!([told(6, true), told(9, true)], [None, None]);
+        assert_eq!(told(10, true), Some(10 * second));
+        assert_eq!([told(11, false), told(30, true)], [None, None]);
+        assert_eq!(told(35, true), Some(5 * second), "a break begins it anew");
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn next_step(
 
 /// Keeps the membership in line with the map wherever this node leads. Never ends by itself.
 pub(super) async fn keep(shared: Arc<Shared>) {
-    let mut leadership = shared.raft.server_metrics();
+    let mut leadership = shared.leadership();
     let mut map = shared.map.clone();
     loop {
         leadership.mark_unchanged();
@@ -113,6 +113,7 @@ impl Shared {
         let Some(map) = self.machine.map() else {
             return Err("there is no map yet".into());
         };
+        let membership = self.membership();
         let step = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow();
@@ -122,7 +123,7 @@ impl Shared {
                 let matched = matched.copied().flatten();
                 id.0 == self.me || matched.is_some_and(|log| log.index + CLOSE_ENTRIES >= last)
             };
-            next_step(&map, metrics.membership_config.membership(), is_close)
+            next_step(&map, membership.membership(), is_close)
         };
         let Some(step) = step else { return Ok(true) };
         if step != Step::Wait {

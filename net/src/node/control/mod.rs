@@ -4,6 +4,7 @@
 //! - `raft`: what is replicated, and the clock; `log`, `machine`, `rows`: its storage; `rpc`, `network`: its messages;
 //! - `propose`: commands, from any node; `members`: who votes and who only follows; `duties`: what the leader decides by
 //!   gossip and by the clock;
+//! - `leadership`: who leads and who votes, as every task reads it;
 //! - `suspicion`: a log that may have lost its end; `assembly`: how voters go on when too many have such; `standby`:
 //!   members that know more than they; `learning`: maps that other members have been told of already.
 //!
@@ -12,6 +13,7 @@
 
 mod assembly;
 mod duties;
+mod leadership;
 mod learning;
 mod log;
 mod machine;
@@ -36,8 +38,8 @@ use bytes::Bytes;
 use mesh_engine::{Engine, ROW_BYTES_MAX, ReadRows};
 use mesh_ring::ids::NodeId;
 use mesh_ring::map::ClusterMap;
+use openraft::EmptyNode;
 use openraft::raft::AppendEntriesResponse;
-use openraft::{EmptyNode, ServerState};
 use tokio::sync::watch;
 
 pub use self::duties::{Gossip, Life};
@@ -284,21 +286,6 @@ impl Control {
 }
 
 impl Shared {
-    fn leader(&self) -> Option<NodeId> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        let leader = metrics
-            .current_leader
-            .filter(|_| metrics.running_state.is_ok());
-        leader.map(|id| id.0)
-    }
-
-    fn is_leader(&self) -> bool {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        metrics.state == ServerState::Leader && metrics.running_state.is_ok()
-    }
-
     /// For how long no leader was heard of; since ever: `None`.
     fn silence(&self) -> Option<Duration> {
         self.heard().map(|at| at.elapsed())

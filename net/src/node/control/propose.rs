@@ -158,8 +158,8 @@ impl Shared {
 
     /// Waits until another node leads, or the time has come.
     async fn leader_changes(&self, from: Option<NodeId>, until: Instant) {
-        let mut metrics = self.raft.server_metrics();
-        let other = metrics.wait_for(|now| {
+        let mut leadership = self.leadership();
+        let other = leadership.wait_for(|now| {
             let leader = now.current_leader.map(|id| id.0);
             leader.is_some() && leader != from
         });

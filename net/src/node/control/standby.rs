@@ -28,10 +28,8 @@ impl Shared {
         let listed = map.nodes().iter();
         let listed = listed.filter(|member| member.state != NodeState::Removed);
         let mut members: BTreeSet<NodeId> = listed.map(|member| member.id).collect();
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        let nodes = metrics.membership_config.membership().nodes();
-        members.extend(nodes.map(|(id, _)| id.0));
+        let membership = self.membership();
+        members.extend(membership.nodes().map(|(id, _)| id.0));
         members.remove(&self.me);
         members
     }
@@ -95,12 +93,7 @@ impl Shared {
     pub(super) async fn end_refuted(&self, append: &AppendEntriesRequest<Group>) {
         let applied = self.machine.applied();
         let by_log = applied.is_some_and(|applied| contradicts(append, applied));
-        let votes = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow();
-            let members = metrics.membership_config.membership();
-            members.voter_ids().any(|id| id.0 == self.me)
-        };
+        let votes = self.membership().voter_ids().any(|id| id.0 == self.me);
         // It only fails if a task of the group panicked, which is logged there.
         let _ = self.raft.shutdown().await;
         let cause = if !by_log {
