@@ -1,39 +1,40 @@
 //! The append stream: batches in, in order; acknowledgements out, many to a frame.
 
+mod answers;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use mesh_engine::batch::validate;
 use mesh_engine::{AppendError, TopicConfig, TopicError};
-use mesh_ring::ids::TopicKey;
+use mesh_ring::ids::{Epoch, TopicKey};
 use mesh_ring::name::TopicName;
-use prost::Message;
 use quinn::RecvStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::yield_now;
 
+use self::answers::{Answer, Outbox, refused, write_answers};
 use super::connection::Stream;
-use super::partition::{AppendAsk, Appended, Ask, Change, Changed, Partition, Refusal};
-use super::requests::access::topic_name;
+use super::partition::{AppendAsk, Ask, Change, Changed, Partition, Refusal};
+use super::requests::access::{allow, topic_name};
 use super::requests::topics::find;
 use super::{Shared, reply};
-use crate::identity::{Access, Peer};
-use crate::wire::FRAME_HEADER_BYTES_MAX;
-use crate::wire::frame::{FrameReader, FrameWriter};
-use crate::wire::proto::{self, AppendOpen, Appends, Error, ErrorCode};
+use crate::identity::{Access, Peer, Scope};
+use crate::wire::frame::{FrameError, FrameReader};
+use crate::wire::proto::{self, AppendOpen, Error, ErrorCode};
 
 /// Most batches of one stream that are not answered yet; the next is not read before.
-pub(super) const STREAM_BATCHES_MAX: usize = 4_096;
+const STREAM_BATCHES_MAX: usize = 4_096;
+
+/// Bytes of batches that are handed to partitions before other tasks have their turn.
+const BYTES_AT_ONCE: usize = 256 << 10;
 
 /// Longest name of a writer, in bytes.
 const WRITER_BYTES_MAX: usize = 64;
 
 /// Memory that a batch holds in the engine's queue beside its bytes, as the engine counts it, with a margin.
 const BATCH_OVERHEAD_BYTES: usize = 1_024;
-
-/// What an answer takes in its frame's header beside itself: its tag and its length, in bytes.
-const ANSWER_FIELD_BYTES: usize = 8;
 
 /// Which stream each producer sends on.
 ///
@@ -93,62 +94,6 @@ impl Drop for Claim {
     }
 }
 
-/// Answers that wait to be written, and whether more will come.
-#[derive(Default)]
-struct Outbox {
-    state: Mutex<OutboxState>,
-    changed: Notify,
-}
-
-#[derive(Default)]
-struct OutboxState {
-    ready: Vec<(proto::Appended, OwnedSemaphorePermit)>,
-    in_flight: usize,
-    /// Reading has ended, with an error to pass on or without.
-    ended: Option<Option<Error>>,
-}
-
-impl Outbox {
-    fn lock(&self) -> MutexGuard<'_, OutboxState> {
-        lock(&self.state)
-    }
-
-    fn begin(&self) {
-        self.lock().in_flight += 1;
-    }
-
-    fn answer(&self, answer: proto::Appended, place: OwnedSemaphorePermit) {
-        let mut state = self.lock();
-        state.in_flight -= 1;
-        state.ready.push((answer, place));
-        drop(state);
-        self.changed.notify_one();
-    }
-
-    fn end(&self, error: Option<Error>) {
-        self.lock().ended = Some(error);
-        self.changed.notify_one();
-    }
-
-    /// All answers that are ready, at least one; `Err` once there will be none, with the error that ended it all.
-    async fn take(&self) -> Result<Vec<(proto::Appended, OwnedSemaphorePermit)>, Option<Error>> {
-        loop {
-            {
-                let mut state = self.lock();
-                if !state.ready.is_empty() {
-                    return Ok(std::mem::take(&mut state.ready));
-                }
-                if let (Some(ended), 0) = (&state.ended, state.in_flight) {
-                    return Err(ended.clone());
-                }
-            }
-            self.changed.notified().await;
-            // Partitions that the same fsync has woken answer first, and their answers share a frame.
-            yield_now().await;
-        }
-    }
-}
-
 /// Serves an append stream until the client ends it or the node stops; what was accepted is answered either way.
 pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, open: &AppendOpen) {
     if open.writer.len() > WRITER_BYTES_MAX {
@@ -165,7 +110,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, open: &AppendOpen
         intake,
         ..
     } = stream;
-    let outbox = Arc::new(Outbox::default());
+    let outbox = Arc::new(Outbox::new(&shared));
     // One client cannot cut another's stream off by using its name.
     let writer_name = [peer.name.as_bytes(), b"/", &open.writer].concat();
     let claim = Claim::new(&shared, writer_name.into());
@@ -179,54 +124,6 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, open: &AppendOpen
     tokio::join!(taking.run(reader), write_answers(&outbox, writer));
 }
 
-async fn write_answers(outbox: &Outbox, mut writer: FrameWriter) {
-    let ended = loop {
-        match outbox.take().await {
-            Ok(ready) => {
-                let (answers, places): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
-                for appended in fitting(answers) {
-                    // Where the stream is lost, the answers are too; what was accepted is still written and counted.
-                    let _ = writer
-                        .header(&Appends {
-                            appended,
-                            ..Appends::default()
-                        })
-                        .await;
-                }
-                drop(places);
-            }
-            Err(ended) => break ended,
-        }
-    };
-    if let Some(error) = ended {
-        let fatal = Appends {
-            fatal: Some(error),
-            ..Appends::default()
-        };
-        let _ = writer.header(&fatal).await;
-    }
-    writer.finish();
-    writer.delivered().await;
-}
-
-/// Splits answers so that each part fits one frame's header.
-fn fitting(answers: Vec<proto::Appended>) -> Vec<Vec<proto::Appended>> {
-    let mut parts = vec![Vec::new()];
-    let mut bytes = 0;
-    for answer in answers {
-        let more = answer.encoded_len() + ANSWER_FIELD_BYTES;
-        if bytes + more > FRAME_HEADER_BYTES_MAX {
-            parts.push(Vec::new());
-            bytes = 0;
-        }
-        bytes += more;
-        if let Some(part) = parts.last_mut() {
-            part.push(answer);
-        }
-    }
-    parts
-}
-
 struct Intake<'a> {
     shared: &'a Arc<Shared>,
     peer: &'a Peer,
@@ -236,32 +133,30 @@ struct Intake<'a> {
     intake: &'a Arc<Semaphore>,
 }
 
+/// A batch as it came.
+struct Arrived {
+    append: proto::Append,
+    batch: Vec<u8>,
+    /// The connection's permit for its bytes; those that were read ahead need none.
+    _admitted: Option<OwnedSemaphorePermit>,
+}
+
 impl Intake<'_> {
     async fn run(self, mut reader: FrameReader<RecvStream>) {
-        let places = Arc::new(Semaphore::new(STREAM_BATCHES_MAX));
+        let mut at_once = 0;
         let ended = loop {
-            let frame = tokio::select! {
-                () = self.shared.tasks.stopping() => break Some(reply::stopping()),
-                frame = reader.header::<proto::Append>() => frame,
+            let arrived = match self.next(&mut reader).await {
+                Ok(arrived) => arrived,
+                Err(ended) => break ended,
             };
-            let (append, length) = match frame {
-                Ok(Some(frame)) => frame,
-                Ok(None) => break None,
-                Err(error) if error.is_malformed() => break Some(reply::malformed(error)),
-                Err(_) => break None,
-            };
-            let Some(_admitted) = Stream::admit(self.intake, length).await else {
-                break None;
-            };
-            let batch = match reader.body_vec(length).await {
-                Ok(batch) => batch,
-                Err(error) if error.is_malformed() => break Some(reply::malformed(error)),
-                Err(_) => break None,
-            };
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                break None;
-            };
-            if !self.take(append, batch, place).await {
+            // Partitions take many batches up together where they find many; but others are to have their turn.
+            at_once += arrived.batch.len();
+            if at_once > BYTES_AT_ONCE {
+                at_once = 0;
+                yield_now().await;
+            }
+            self.outbox.begin().await;
+            if !self.take(arrived).await {
                 break Some(superseded());
             }
         };
@@ -270,19 +165,36 @@ impl Intake<'_> {
         self.outbox.end(ended);
     }
 
+    /// The next batch. `Err`: there is none, with the error to pass on or without.
+    async fn next(&self, reader: &mut FrameReader<RecvStream>) -> Result<Arrived, Option<Error>> {
+        let of = |error: FrameError| error.is_malformed().then(|| reply::malformed(error));
+        if let Some((append, batch)) = reader.read_ahead().map_err(of)? {
+            return Ok(Arrived {
+                append,
+                batch,
+                _admitted: None,
+            });
+        }
+        let frame = tokio::select! {
+            () = self.shared.tasks.stopping() => return Err(Some(reply::stopping())),
+            frame = reader.header::<proto::Append>() => frame,
+        };
+        let (append, length) = frame.map_err(of)?.ok_or(None)?;
+        let admitted = Stream::admit(self.intake, length).await.ok_or(None)?;
+        Ok(Arrived {
+            append,
+            batch: reader.body_vec(length).await.map_err(of)?,
+            _admitted: Some(admitted),
+        })
+    }
+
     /// Hands one batch to its partition. `false`: the producer has a newer stream.
-    async fn take(
-        &self,
-        append: proto::Append,
-        batch: Vec<u8>,
-        place: OwnedSemaphorePermit,
-    ) -> bool {
-        self.outbox.begin();
-        let request = append.request;
-        let ready = match self.prepare(append, batch).await {
+    async fn take(&self, arrived: Arrived) -> bool {
+        let request = arrived.append.request;
+        let ready = match self.prepare(arrived).await {
             Ok(ready) => ready,
             Err(error) => {
-                self.outbox.answer(refused(request, error), place);
+                self.outbox.answer(Answer::refused(request, error));
                 return true;
             }
         };
@@ -292,19 +204,27 @@ impl Intake<'_> {
             name,
             room,
         } = ready;
-        let Some(seat) = partition.reserve().await else {
+        let seat = match partition.try_reserve() {
+            Some(seat) => Some(seat),
+            None => partition.reserve().await,
+        };
+        let Some(seat) = seat else {
             let error = self.shared.not_leader(partition.id);
-            self.outbox.answer(refused(request, error), place);
+            self.outbox.answer(Answer::refused(request, error));
             return true;
         };
-        let (outbox, shared) = (Arc::clone(self.outbox), Arc::clone(self.shared));
+        let outbox = Arc::clone(self.outbox);
         let topic = ask.topic;
         ask.done = Box::new(move |result| {
-            drop(room);
             if let Err(Refusal::Decided(AppendError::TopicDeleted)) = &result {
-                shared.names.forget(&name);
+                outbox.shared.names.forget(&name);
             }
-            outbox.answer(answer(&shared, request, topic, result), place);
+            outbox.answer(Answer {
+                request,
+                topic: Some(topic),
+                result: result.map_err(|refusal| refused(&outbox.shared, topic, refusal)),
+                room: Some(room),
+            });
         });
         let mut ask = Some(Ask::Append(ask));
         let is_current = self.claim.while_current(|| {
@@ -313,27 +233,48 @@ impl Intake<'_> {
             }
         });
         if ask.is_some() {
-            self.outbox.lock().in_flight -= 1;
+            self.outbox.withdraw();
         }
         is_current
     }
 
     /// Checks a batch and finds where it goes. Waits for room.
-    async fn prepare(&self, append: proto::Append, batch: Vec<u8>) -> Result<Ready, Error> {
-        let name = topic_name(self.peer, Access::Write, &append.topic)?;
-        let id = self.shared.map().partition(name.as_bytes());
-        let partition = self
-            .shared
-            .partitions
-            .get(id)
-            .filter(Partition::leads)
-            .ok_or_else(|| self.shared.not_leader(id))?;
-        if let Some(shortage) = self.shared.shortage(id) {
+    async fn prepare(&self, arrived: Arrived) -> Result<Ready, Error> {
+        let Arrived { append, batch, .. } = arrived;
+        // A name that was looked up before is valid, and its partition is known.
+        let known = self.shared.names.get(&append.topic);
+        match known {
+            Some(_) => allow(
+                self.peer,
+                Access::Write,
+                Scope::Topic,
+                append.topic.as_bytes(),
+            )?,
+            None => drop(topic_name(self.peer, Access::Write, &append.topic)?),
+        }
+        let map = self.shared.map();
+        let id = known.map_or_else(
+            || map.partition(append.topic.as_bytes()),
+            |(topic, _)| topic.partition,
+        );
+        let led = self.shared.partitions.get(id);
+        let led = led.and_then(|partition| Some((partition.leads_in()?, partition)));
+        // Before a name is looked up: what another leader does to it counts from its epoch on.
+        let (epoch, partition) = led.ok_or_else(|| self.shared.not_leader(id))?;
+        if let Some(shortage) = self.shared.shortage_by(&map, id) {
             return Err(shortage);
         }
+        drop(map);
         let header =
             validate(&batch).map_err(|error| reply::of_append(&AppendError::Invalid(error)))?;
-        let topic = self.topic(&partition, &name, append.create).await?;
+        let topic = match known {
+            Some((topic, of)) if of == epoch => topic,
+            _ => {
+                let name = topic_name(self.peer, Access::Write, &append.topic)?;
+                self.look_up(&partition, epoch, &name, append.create)
+                    .await?
+            }
+        };
         if append
             .incarnation
             .is_some_and(|wanted| wanted != topic.into())
@@ -359,17 +300,14 @@ impl Intake<'_> {
         })
     }
 
-    async fn topic(
+    /// Asks the disk, and remembers for this epoch.
+    async fn look_up(
         &self,
         partition: &Partition,
+        epoch: Epoch,
         name: &TopicName,
         create: bool,
     ) -> Result<TopicKey, Error> {
-        // Before the name is looked up: what another leader does to it counts from its epoch on.
-        let epoch = partition.epoch();
-        if let Some(topic) = self.shared.names.get(name.as_str(), epoch) {
-            return Ok(topic);
-        }
         let found = match find(self.shared, name).await {
             Err(error) if create && error.code() == ErrorCode::TopicNotFound => {
                 self.create(partition, name).await?
@@ -403,68 +341,6 @@ struct Ready {
     room: OwnedSemaphorePermit,
 }
 
-fn answer(
-    shared: &Shared,
-    request: u64,
-    topic: TopicKey,
-    result: Result<Appended, Refusal<AppendError>>,
-) -> proto::Appended {
-    match result {
-        Ok(appended) => proto::Appended {
-            request,
-            error: None,
-            first: appended.first,
-            last: appended.last,
-            epoch: appended.epoch.0,
-            synced: shared.names_of(&appended.synced),
-            duplicate: appended.duplicate,
-            topic: Some(topic.into()),
-        },
-        Err(refusal) => refused(
-            request,
-            match refusal {
-                Refusal::Decided(error) => reply::of_append(&error),
-                Refusal::NotLeading => shared.not_leader(topic.partition),
-                Refusal::TooFew => shared.leaderless(topic.partition),
-                Refusal::Unknown => shared.uncommitted(topic.partition),
-                Refusal::Failed(cause) => reply::partition_failed(topic.partition, &cause),
-            },
-        ),
-    }
-}
-
-fn refused(request: u64, error: Error) -> proto::Appended {
-    proto::Appended {
-        request,
-        error: Some(error),
-        ..proto::Appended::default()
-    }
-}
-
 fn superseded() -> Error {
     reply::error(ErrorCode::Stopping, "this producer sends on a newer stream")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn many_answers_are_split_so_that_each_part_fits_a_frame() {
-        let refusal = || refused(7, reply::invalid("x".repeat(300)));
-        let parts = fitting((0..STREAM_BATCHES_MAX).map(|_| refusal()).collect());
-        assert!(parts.len() > 1);
-        assert_eq!(
-            parts.iter().map(Vec::len).sum::<usize>(),
-            STREAM_BATCHES_MAX
-        );
-        for appended in parts {
-            let frame = Appends {
-                appended,
-                ..Appends::default()
-            };
-            assert!(frame.encoded_len() <= FRAME_HEADER_BYTES_MAX);
-        }
-        assert_eq!(fitting(vec![refusal()]).len(), 1);
-    }
 }

@@ -236,7 +236,7 @@ impl Shared {
 
     /// The newest map that this node has.
     fn map(&self) -> Arc<ClusterMap> {
-        Arc::clone(&self.control.map().borrow())
+        self.control.newest_map()
     }
 
     /// Whether gossip takes the node for alive. One that was not heard of yet is given the benefit of the doubt, for a while.
@@ -262,6 +262,10 @@ impl Shared {
     /// Waits for room for a request of `bytes`. `None`: the node is ending.
     async fn room(&self, bytes: usize) -> Option<tokio::sync::OwnedSemaphorePermit> {
         let bytes = u32::try_from(bytes.min(CLIENT_BYTES_MAX)).unwrap_or(u32::MAX);
+        // Nobody is passed by: where somebody waits, nothing is free.
+        if let Ok(room) = Arc::clone(&self.client_bytes).try_acquire_many_owned(bytes) {
+            return Some(room);
+        }
         Arc::clone(&self.client_bytes)
             .acquire_many_owned(bytes)
             .await

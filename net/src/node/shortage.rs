@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_ring::ids::PartitionId;
+use mesh_ring::map::ClusterMap;
 
 use super::partition::{Ask, Partition};
 use super::{Shared, reply};
@@ -15,7 +16,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 impl Shared {
     /// Why nothing of the partition can be committed: fewer of its replicas live than are needed.
     pub(super) fn shortage(&self, id: PartitionId) -> Option<Error> {
-        let map = self.map();
+        self.shortage_by(&self.map(), id)
+    }
+
+    /// The same by this map.
+    pub(super) fn shortage_by(&self, map: &ClusterMap, id: PartitionId) -> Option<Error> {
         let (need, have) = self.live_majority(map.assignment(id)?);
         (have < need).then(|| reply::not_enough_replicas(need, have))
     }

@@ -222,6 +222,28 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Ok(Some((M::decode(header)?, prefix.body)))
     }
 
+    /// The next frame, where all of it has been read ahead; `None` where some of it has to be waited for. Many small frames
+    /// that came together are so taken without a look at the stream.
+    ///
+    /// # Errors
+    /// [`FrameError::HeaderTooLong`], [`FrameError::BodyTooLong`], [`FrameError::Header`].
+    pub fn read_ahead<M: Message + Default>(&mut self) -> Result<Option<(M, Vec<u8>)>, FrameError> {
+        let Some(prefix) = self.buffer.first_chunk::<FRAME_PREFIX_BYTES>() else {
+            return Ok(None);
+        };
+        let prefix = FramePrefix::decode(*prefix)?;
+        let body = FRAME_PREFIX_BYTES + prefix.header;
+        let Some(frame) = self.buffer.get(..body + prefix.body) else {
+            return Ok(None);
+        };
+        let read = (
+            M::decode(&frame[FRAME_PREFIX_BYTES..body])?,
+            frame[body..].to_vec(),
+        );
+        self.buffer.advance(body + prefix.body);
+        Ok(Some(read))
+    }
+
     /// The next `length` bytes. The memory is used again once the caller has dropped what it got before.
     ///
     /// # Errors
@@ -386,18 +408,72 @@ mod tests {
         ));
     }
 
+    /// Reads what there is, as far as possible from what was read ahead, and as if nothing ever were.
     fn read<M: Message + Default>(bytes: &[u8]) -> Result<usize, FrameError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
         runtime.block_on(async {
+            let (mut reader, mut frames, mut ahead) = (FrameReader::new(bytes), 0, 0);
+            let one_by_one = loop {
+                match reader.frame::<M>().await {
+                    Ok(None) => break Ok(frames),
+                    Ok(Some(_)) => frames += 1,
+                    Err(error) => break Err(error),
+                }
+            };
             let mut reader = FrameReader::new(bytes);
-            let mut frames = 0;
-            while reader.frame::<M>().await?.is_some() {
-                frames += 1;
-            }
-            Ok(frames)
+            let at_once = loop {
+                match reader.read_ahead::<M>() {
+                    Ok(None) => {}
+                    Ok(Some(_)) => {
+                        ahead += 1;
+                        continue;
+                    }
+                    Err(error) => break Err(error),
+                }
+                match reader.frame::<M>().await {
+                    Ok(None) => break Ok(ahead),
+                    Ok(Some(_)) => ahead += 1,
+                    Err(error) => break Err(error),
+                }
+            };
+            assert_eq!(frames, ahead);
+            assert_eq!(format!("{one_by_one:?}"), format!("{at_once:?}"));
+            one_by_one
         })
+    }
+
+    #[test]
+    fn frames_that_came_together_are_read_without_waiting() {
+        let topic = |number: usize| proto::DeleteTopic {
+            name: format!("t{number}"),
+        };
+        let body = |number: usize| vec![number as u8; number * 7];
+        let mut bytes = Vec::new();
+        for number in 0..20 {
+            bytes.extend(encode_head(&topic(number), body(number).len()).unwrap());
+            bytes.extend(body(number));
+        }
+        let last = bytes.pop();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut reader = FrameReader::new(&bytes[..]);
+            assert!(reader.read_ahead::<proto::DeleteTopic>().unwrap().is_none());
+            let (first, length) = reader.header().await.unwrap().unwrap();
+            assert_eq!((first, length), (topic(0), 0));
+            for number in 1..19 {
+                let read = reader.read_ahead().unwrap().unwrap();
+                assert_eq!(read, (topic(number), body(number)));
+            }
+            // The last one lacks a byte.
+            assert!(last.is_some());
+            assert!(reader.read_ahead::<proto::DeleteTopic>().unwrap().is_none());
+            let cut = reader.frame::<proto::DeleteTopic>().await;
+            assert!(matches!(cut, Err(FrameError::Truncated)), "{cut:?}");
+        });
     }
 
     /// Frames whose lengths are right and whose contents are anything, so that the decoders are reached.

@@ -56,14 +56,14 @@ struct Flight {
     attempts: u32,
 }
 
-/// A frame to write.
+/// A frame to write. The batch is lent: a clone would take an allocation, and small ones are copied anyway.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(super) struct Outgoing<B> {
     #[cfg(test)]
     pub(super) request: u64,
     pub(super) expected: Option<u64>,
     pub(super) incarnation: Option<proto::TopicId>,
-    pub(super) batch: Bytes,
+    pub(super) batch: B,
 }
 
 /// What came of an answer.
@@ -151,7 +151,7 @@ impl Flights {
     }
 
     /// The next one that was numbered and has to be sent, under the number `request`.
-    pub(super) fn resend(&mut self, request: u64) -> Option<Outgoing> {
+    pub(super) fn resend(&mut self, request: u64) -> Option<Outgoing<&Bytes>> {
         if self.hold.is_some() {
             return None;
         }
@@ -168,7 +168,7 @@ impl Flights {
             request,
             expected: flight.expected,
             incarnation: self.incarnation,
-            batch: flight.batch.clone(),
+            batch: &flight.batch,
         })
     }
 

@@ -49,7 +49,19 @@ fn written(request: u64, first: u64) -> proto::Appended {
     }
 }
 
-fn start(count: usize) -> (Flights, Vec<Arc<Completion>>, Vec<Outgoing>) {
+impl Flights {
+    /// What goes out, as the wire keeps it.
+    fn resent(&mut self, request: u64) -> Option<Outgoing<Bytes>> {
+        self.resend(request).map(|out| Outgoing {
+            request: out.request,
+            expected: out.expected,
+            incarnation: out.incarnation,
+            batch: out.batch.clone(),
+        })
+    }
+}
+
+fn start(count: usize) -> (Flights, Vec<Arc<Completion>>, Vec<Outgoing<Bytes>>) {
     let mut flights = Flights::default();
     let mut completions = Vec::new();
     for number in 0..count {
@@ -58,7 +70,7 @@ fn start(count: usize) -> (Flights, Vec<Arc<Completion>>, Vec<Outgoing>) {
         completions.push(completion);
     }
     let sent = (0..count as u64)
-        .map(|request| flights.resend(request).unwrap())
+        .map(|request| flights.resent(request).unwrap())
         .collect();
     (flights, completions, sent)
 }
@@ -82,9 +94,9 @@ fn a_lost_connection_sends_the_same_numbers_again_in_order() {
     flights.answered(written(1, 7), &synced());
     flights.lost("");
     let again: Vec<_> = [3, 4]
-        .map(|request| flights.resend(request).unwrap())
+        .map(|request| flights.resent(request).unwrap())
         .into();
-    assert!(flights.resend(5).is_none());
+    assert!(flights.resent(5).is_none());
     assert_eq!(stamp(&again[0].batch), stamp(&sent[0].batch));
     assert_eq!(stamp(&again[1].batch), stamp(&sent[2].batch));
 }
@@ -104,13 +116,13 @@ fn after_a_refusal_the_rest_is_numbered_anew() {
     ));
     flights.answered(error(1, ErrorCode::UnknownProducer), &synced());
     assert!(
-        !flights.has_room() && flights.resend(9).is_none(),
+        !flights.has_room() && flights.resent(9).is_none(),
         "one is still under way"
     );
     flights.answered(error(2, ErrorCode::SequenceGap), &synced());
     let old = stamp(&sent[0].batch);
     for sequence in 0..2 {
-        let again = flights.resend(10 + u64::from(sequence)).unwrap();
+        let again = flights.resent(10 + u64::from(sequence)).unwrap();
         assert_eq!(
             stamp(&again.batch),
             ProducerStamp {
@@ -131,7 +143,7 @@ fn a_forgotten_retry_is_not_sent_a_third_time() {
     let (mut flights, completions, _) = start(2);
     flights.answered(written(0, 0), &synced());
     flights.lost("");
-    flights.resend(5).unwrap();
+    flights.resent(5).unwrap();
     flights.answered(error(5, ErrorCode::UnknownProducer), &synced());
     assert!(matches!(
         result(&completions[1]),
@@ -160,7 +172,7 @@ fn what_expired_keeps_its_place() {
     ));
     flights.lost("");
     assert_eq!(
-        stamp(&flights.resend(7).unwrap().batch),
+        stamp(&flights.resent(7).unwrap().batch),
         stamp(&sent[0].batch)
     );
     assert_eq!(flights.answered(written(7, 0), &synced()).released, 1);
@@ -174,7 +186,7 @@ struct Node {
 }
 
 impl Node {
-    fn append(&mut self, out: &Outgoing, refuse: bool) -> proto::Appended {
+    fn append(&mut self, out: &Outgoing<Bytes>, refuse: bool) -> proto::Appended {
         let stamp = stamp(&out.batch);
         let window = self.windows.entry(stamp.id).or_default();
         match window.check(stamp.epoch, stamp.sequence) {
@@ -215,7 +227,7 @@ struct Course {
     node: Node,
     completions: Vec<Arc<Completion>>,
     request: u64,
-    wire: VecDeque<Outgoing>,
+    wire: VecDeque<Outgoing<Bytes>>,
     back: VecDeque<proto::Appended>,
     leader: usize,
     /// The node that the batches go to.
@@ -234,7 +246,7 @@ impl Course {
             }
             Step::Publish => {}
             Step::Send => {
-                if let Some(out) = self.flights.resend(self.request) {
+                if let Some(out) = self.flights.resent(self.request) {
                     self.request += 1;
                     self.wire.push_back(out);
                 }
@@ -268,7 +280,7 @@ impl Course {
         }
     }
 
-    fn process(&mut self, out: &Outgoing, refuse: bool) -> proto::Appended {
+    fn process(&mut self, out: &Outgoing<Bytes>, refuse: bool) -> proto::Appended {
         if self.lane == self.leader {
             self.denies = false;
             return self.node.append(out, refuse);
@@ -312,11 +324,11 @@ fn one_that_came_too_early_waits_for_the_one_before() {
     let (mut flights, completions, sent) = start(2);
     // Both were denied by a node that leads again when the second one comes.
     flights.answered(error(1, ErrorCode::SequenceGap), &synced());
-    assert!(flights.resend(5).is_none() && !flights.has_room());
+    assert!(flights.resent(5).is_none() && !flights.has_room());
     flights.answered(error(0, ErrorCode::NotLeader), &synced());
     assert_eq!(flights.take_adrift(), Some(None));
     for (at, before) in sent.iter().enumerate() {
-        let again = flights.resend(10 + at as u64).unwrap();
+        let again = flights.resent(10 + at as u64).unwrap();
         assert_eq!(stamp(&again.batch), stamp(&before.batch));
     }
     flights.answered(written(10, 0), &synced());

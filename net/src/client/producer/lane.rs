@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{flights::Outgoing, gather::Shared, router::Stray, topic::Topic};
+use super::{gather::Shared, router::Stray, topic::Topic};
 use crate::{
     client::{
         ClientError,
@@ -220,7 +220,7 @@ impl Lane {
     ) -> Result<Ended, FrameError> {
         let stopping = || Ended::Passing(format!("{} is stopping", self.address));
         while let Some((answers, _)) = reader.frame::<proto::Appends>().await? {
-            let leave = self.answered(answers.appended, &road.shared);
+            let leave = self.answered(answers.appended, &answers.synced, &road.shared);
             // The writing half looks again after the publishers that were just woken had their turn.
             self.wake.notify_one();
             if let Some(fatal) = answers.fatal {
@@ -270,25 +270,23 @@ impl Lane {
     /// Collects frames to write, until there are enough for one write or nothing may be sent. Returns whether nothing is
     /// under way.
     fn fill(&self, chunks: &mut Chunks, road: &Road, line: &Line) -> Result<bool, FrameError> {
+        // One header for all: the memory of its name is used again.
+        let mut header = proto::Append {
+            create: road.shared.create,
+            ..proto::Append::default()
+        };
+        let now = Instant::now();
         let mut state = self.state();
         while chunks.bytes() < WRITE_BYTES {
             let Some(topic) = state.due.front().cloned() else {
                 break;
             };
-            let request = road.next_request.fetch_add(1, Ordering::Relaxed);
-            let Some(out) = self.next(&topic, request, &road.shared) else {
+            header.request = road.next_request.fetch_add(1, Ordering::Relaxed);
+            if !self.next(&topic, &mut header, chunks, &road.shared)? {
                 state.due.pop_front();
                 continue;
-            };
-            let header = proto::Append {
-                request,
-                topic: topic.name.as_ref().to_owned(),
-                create: road.shared.create,
-                expected_offset: out.expected,
-                incarnation: out.incarnation,
-            };
-            state.requests.insert(request, (topic, Instant::now()));
-            chunks.push_frame(&header, [out.batch])?;
+            }
+            state.requests.insert(header.request, (topic, now));
         }
         let is_idle = state.requests.is_empty();
         if !is_idle && state.waiting.is_none() {
@@ -297,15 +295,26 @@ impl Lane {
         Ok(is_idle)
     }
 
-    /// The topic's next frame, if it is on this lane and may send one now.
-    fn next(&self, topic: &Topic, request: u64, shared: &Shared) -> Option<Outgoing> {
+    /// Writes the topic's next frame with this header, if it is on this lane and may send one now.
+    fn next(
+        &self,
+        topic: &Topic,
+        header: &mut proto::Append,
+        chunks: &mut Chunks,
+        shared: &Shared,
+    ) -> Result<bool, FrameError> {
         let mut flights = topic.flights();
         if !topic.is_on(self) {
-            return None;
+            return Ok(false);
         }
         loop {
-            if let Some(out) = flights.resend(request) {
-                return Some(out);
+            if let Some(out) = flights.resend(header.request) {
+                header.topic.clear();
+                header.topic.push_str(&topic.name);
+                header.expected_offset = out.expected;
+                header.incarnation = out.incarnation;
+                chunks.push_frame(header, std::slice::from_ref(out.batch))?;
+                return Ok(true);
             }
             let under_way = flights.bytes();
             let room = flights.has_room();
@@ -314,7 +323,7 @@ impl Lane {
             let worth = if room { under_way / 2 } else { usize::MAX };
             let Some(pending) = room.then(|| gather.take(worth)).flatten() else {
                 gather.looked(worth);
-                return None;
+                return Ok(false);
             };
             drop(gather);
             if let Err(released) = flights.number(pending) {
@@ -323,17 +332,18 @@ impl Lane {
         }
     }
 
-    /// Takes answers in. Returns whether the node is going away.
-    fn answered(&self, answers: Vec<proto::Appended>, shared: &Shared) -> bool {
+    /// Takes answers in, `synced` for those that name no replicas. Returns whether the node is going away.
+    fn answered(&self, answers: Vec<proto::Appended>, synced: &[String], shared: &Shared) -> bool {
         let (mut released, mut leave) = (0, false);
         let mut state = self.state();
+        let common = state.synced(synced);
         for answer in answers {
             let Some((topic, _)) = state.requests.remove(&answer.request) else {
                 continue;
             };
-            let synced = state.synced(&answer.synced);
+            let own = (!answer.synced.is_empty()).then(|| state.synced(&answer.synced));
             let mut flights = topic.flights();
-            let settled = flights.answered(answer, &synced);
+            let settled = flights.answered(answer, own.as_ref().unwrap_or(&common));
             released += settled.released;
             leave |= settled.leave;
             if settled.appended {

@@ -240,6 +240,12 @@ impl Control {
         self.shared.map.clone()
     }
 
+    /// The cluster map as it is now.
+    #[must_use]
+    pub fn newest_map(&self) -> Arc<ClusterMap> {
+        Arc::clone(&self.shared.map.borrow())
+    }
+
     /// The node that leads the group, as far as this one knows: it may just have died.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {

@@ -117,6 +117,11 @@ impl Partition {
         self.mailbox.reserve().await.ok()
     }
 
+    /// A seat in the mailbox, where there is one now.
+    pub(super) fn try_reserve(&self) -> Option<mpsc::Permit<'_, Ask>> {
+        self.mailbox.try_reserve().ok()
+    }
+
     pub(super) fn status(&self) -> Status {
         self.status.borrow().clone()
     }
@@ -126,13 +131,14 @@ impl Partition {
         self.mailbox.closed().await;
     }
 
-    /// The epoch in which it leads or follows.
-    pub(super) fn epoch(&self) -> Epoch {
-        self.status.borrow().epoch
+    pub(super) fn leads(&self) -> bool {
+        self.leads_in().is_some()
     }
 
-    pub(super) fn leads(&self) -> bool {
-        self.status.borrow().role == PartitionRole::Leads
+    /// The epoch in which it leads.
+    pub(super) fn leads_in(&self) -> Option<Epoch> {
+        let status = self.status.borrow();
+        (status.role == PartitionRole::Leads).then_some(status.epoch)
     }
 
     pub(super) fn progress(&self) -> &Progress {
