@@ -188,7 +188,7 @@ fn encoded(
             first: appended.first,
             last: appended.last,
             epoch: appended.epoch.0,
-            synced: if appended.synced == common {
+            synced: if *appended.synced == *common {
                 Vec::new()
             } else {
                 names_of(&appended.synced)
