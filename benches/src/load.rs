@@ -79,7 +79,7 @@ struct Topic {
 /// The system's.
 pub fn runtime() -> Result<Runtime> {
     Ok(Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(1)
         .enable_all()
         .build()?)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bench_drive::{Done, Job, Reader, System, Visit, measure, prepare};
+use bench_drive::{Done, Job, Reader, System, Visit, measure, prepare, runtime};
 use bytes::Bytes;
 use mesh_net::client::{
     Client, ClientConfig, Producer, ProducerOptions, Record, Start, Tail, TailOptions, TopicConfig,
@@ -11,7 +11,6 @@ use mesh_net::client::{
 use tokio::task::JoinSet;
 
 use crate::Result;
-use crate::load::runtime;
 use crate::mesh::Mesh;
 use crate::place::Place;
 
@@ -28,7 +27,7 @@ pub fn run(place: &Place, nodes: usize, job: &Job) -> Result<Done> {
     let dir = place.fresh();
     let mesh = Mesh::start(&dir, nodes)?;
     let config = mesh.client_config()?;
-    let runtime = runtime()?;
+    let runtime = runtime(job)?;
     let done = runtime.block_on(async {
         tokio::time::timeout(LIMIT, work(place, config, job))
             .await

@@ -17,11 +17,26 @@ pub use job::{CatchUp, Deliver, Done, Job, Publish, Replay};
 pub use system::{Reader, System, Visit};
 pub use values::Values;
 
+use tokio::runtime::{Builder, Runtime};
+
 /// Whatever stops a measurement; a person reads it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// The outcome of anything in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// The threads that a job's client has: one, which leaves the other core of a small machine to the server and hands nothing over
+/// between threads; and two where several readers would wait for each other.
+///
+/// # Errors
+/// The system's.
+pub fn runtime(job: &Job) -> Result<Runtime> {
+    let mut runtime = match job {
+        Job::Publish(_) | Job::Deliver(_) => Builder::new_current_thread(),
+        Job::Replay(_) | Job::CatchUp(_) => Builder::new_multi_thread(),
+    };
+    Ok(runtime.worker_threads(2).enable_all().build()?)
+}
 
 /// Puts in what the job finds stored, where it wants that. No clock runs, so it need not be durable yet.
 ///

@@ -60,10 +60,7 @@ where
         job: serde_json::from_str(job)?,
         dir: dir.path().canonicalize()?,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
+    let runtime = crate::runtime(&asked.job)?;
     // Not in a task: servers die with the thread that has started them.
     let done = runtime.block_on(bounded(limit, work(asked)))?;
     println!("{}", serde_json::to_string(&done)?);

@@ -89,7 +89,7 @@ fn parse() -> Result<Options, Failure> {
 fn main() -> Result<(), Failure> {
     tool::become_server()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(1)
         .enable_all()
         .build()?;
     // Not in a task: servers die with the thread that has started them.
