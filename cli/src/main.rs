@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 /// RocksDB and the node allocate on one thread what they free on another, all day long: the C library's allocator takes locks
 /// and keeps holes for that. C++ gets its memory here, too.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

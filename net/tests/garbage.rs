@@ -12,7 +12,9 @@ use std::net::UdpSocket;
 use bytes::Bytes;
 use mesh_engine::batch::{BatchBuilder, Compression};
 use mesh_net::{
-    client::ClientError,
+    client::{ClientError, ProducerOptions},
+    identity::{Grants, Validity},
+    quic::Tuning,
     wire::{
         FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES_MAX, PROTOCOL_VERSION,
         frame::{FrameReader, FrameWriter, encode_head},
@@ -20,7 +22,7 @@ use mesh_net::{
     },
 };
 use quinn::Connection;
-use support::{Mesh, noise, within};
+use support::{Mesh, connect_tuned, noise, record, within};
 
 /// Sends bytes on a stream of their own; returns the error that the node answers with, if it answers.
 async fn send(connection: &Connection, bytes: &[u8]) -> Option<ErrorCode> {
@@ -90,6 +92,53 @@ async fn garbage_frames_are_refused_and_harm_nobody() {
         "other streams of the connection are not affected"
     );
     mesh.assert_serves().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_no_answers_holds_up_nobody() {
+    let mesh = Mesh::start().await;
+    let files = mesh.identity(&Grants::all(), Validity::days(1));
+    // Not one answer may be sent.
+    let tuning = Tuning {
+        stream_window_bytes: 1,
+        ..Tuning::default()
+    };
+    let connection = connect_tuned(mesh.addr, &files, &tuning).await;
+    let (send, _unread) = connection.open_bi().await.unwrap();
+    let mut writer = FrameWriter::new(send);
+    let open = proto::AppendOpen {
+        writer: Bytes::from_static(b"deaf"),
+    };
+    writer
+        .header(&Request::new(request::Kind::Append(open)))
+        .await
+        .unwrap();
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder
+        .push_parts(None, &vec![7; 512 << 10], &[], 0)
+        .unwrap();
+    let batch = Bytes::from(builder.finish(None).unwrap());
+    // Several times what a node holds of requests at a time.
+    for request in 0..160 {
+        let header = proto::Append {
+            request,
+            topic: "deaf".into(),
+            create: true,
+            ..Default::default()
+        };
+        within(writer.frame(&header, [batch.clone()]))
+            .await
+            .unwrap();
+    }
+    mesh.assert_serves().await;
+    let client = mesh.client().await;
+    let producer = client.producer(ProducerOptions {
+        create: true,
+        ..Default::default()
+    });
+    within(producer.publish("other", record("v")))
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,10 @@ use std::time::{Duration, SystemTime};
 /// How much longer than what is in it a log file is made, in bytes: that many zeros a start has to pass over at most.
 const AHEAD_BYTES: u64 = 4 << 20;
 
+/// Bytes that RocksDB puts before a record, and before each of its blocks of 32 KiB.
+const HEADER_BYTES: u64 = 7;
+const BLOCK_BYTES: u64 = 32 << 10;
+
 /// A directory's time is that of the last tick before it was changed: what is younger than this may hide a later change.
 const TICK_MAX: Duration = Duration::from_millis(50);
 
@@ -30,7 +34,7 @@ pub(crate) struct Ahead {
 struct Newest {
     number: u64,
     path: PathBuf,
-    /// About how much was written.
+    /// How much was written, or a little more: less would be behind the file's end one day.
     written: u64,
     /// The length that it was given.
     bytes: u64,
@@ -91,7 +95,9 @@ impl Ahead {
 
 impl Newest {
     fn keep(&mut self, written: u64) -> io::Result<()> {
-        self.written += written;
+        if written > 0 {
+            self.written += written + HEADER_BYTES * (1 + written.div_ceil(BLOCK_BYTES));
+        }
         if self.written + AHEAD_BYTES / 2 <= self.bytes {
             return Ok(());
         }

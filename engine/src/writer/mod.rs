@@ -357,7 +357,10 @@ impl Writer {
             meta::MARKER,
             self.marker.to_be_bytes(),
         );
-        self.store.write_synced(batch)
+        let logged = batch.size_in_bytes() as u64;
+        self.store.write_synced(batch)?;
+        self.ahead.keep(logged);
+        Ok(())
     }
 
     /// Writes what only memory has (how far journals are committed), and all memtables, so that the next open replays

@@ -102,10 +102,16 @@ impl Link {
         }
         let dialling = Dialling::begin(&self.doubt);
         let dialled = match timeout_at(deadline, self.sockets.dial(&self.address)).await {
-            Ok(dialled) => dialled,
-            Err(_) => Err(late()),
+            Ok(dialled) => {
+                dialling.ended(dialled.is_ok());
+                dialled
+            }
+            // Whoever asked may have had no time for it.
+            Err(_) => {
+                drop(dialling);
+                Err(late())
+            }
         };
-        dialling.ended(dialled.is_ok());
         match dialled {
             Ok((connection, fingerprint)) => {
                 let line = Line::new(self.address.clone(), connection);

@@ -216,6 +216,8 @@ impl Intake<'_> {
         let outbox = Arc::clone(self.outbox);
         let topic = ask.topic;
         ask.done = Box::new(move |result| {
+            // Now, and not when the answer is written: a client that does not read would hold up everybody else.
+            drop(room);
             if let Err(Refusal::Decided(AppendError::TopicDeleted)) = &result {
                 outbox.shared.names.forget(&name);
             }
@@ -223,7 +225,6 @@ impl Intake<'_> {
                 request,
                 topic: Some(topic),
                 result: result.map_err(|refusal| refused(&outbox.shared, topic, refusal)),
-                room: Some(room),
             });
         });
         let mut ask = Some(Ask::Append(ask));

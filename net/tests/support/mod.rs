@@ -12,4 +12,4 @@ pub(crate) use dice::{Dice, noise};
 pub(crate) use mesh::Mesh;
 pub(crate) use patience::{PATIENCE, within};
 pub(crate) use records::{from_start, read_all, record, texts};
-pub(crate) use wire::{ask, connect};
+pub(crate) use wire::{ask, connect, connect_tuned};

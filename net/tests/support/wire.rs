@@ -15,8 +15,16 @@ use quinn::Connection;
 use super::within;
 
 pub(crate) async fn connect(addr: SocketAddr, files: &CredentialFiles) -> Connection {
+    connect_tuned(addr, files, &Tuning::default()).await
+}
+
+pub(crate) async fn connect_tuned(
+    addr: SocketAddr,
+    files: &CredentialFiles,
+    tuning: &Tuning,
+) -> Connection {
     let credentials = Credentials::load(files).unwrap();
-    let endpoint = client_endpoint(addr, &credentials, &Tuning::default()).unwrap();
+    let endpoint = client_endpoint(addr, &credentials, tuning).unwrap();
     within(endpoint.connect(addr, NODE_SERVER_NAME).unwrap())
         .await
         .unwrap()

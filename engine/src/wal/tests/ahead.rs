@@ -39,6 +39,27 @@ fn the_newest_file_is_longer_than_what_is_written_and_nothing_is_lost() {
 
 #[test]
 #[cfg(target_os = "linux")]
+fn what_rocksdb_adds_to_small_writes_is_counted() {
+    let live = TempDir::new().unwrap();
+    let db = open(live.path()).unwrap();
+    let mut ahead = Ahead::new(live.path());
+    let log = only_log(live.path());
+    ahead.keep(0);
+    let mut unsynced = WriteOptions::default();
+    unsynced.set_sync(false);
+    for i in 0..200_000 {
+        let before = bytes(&log);
+        let mut batch = WriteBatch::default();
+        batch.put(key(i), b"v");
+        let written = batch.size_in_bytes() as u64;
+        db.write_opt(batch, &unsynced).unwrap();
+        assert_eq!(bytes(&log), before, "write {i} has made the file longer");
+        ahead.keep(written);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
 fn a_file_that_is_new_is_found_and_one_that_is_done_ends_with_what_is_in_it() {
     let live = TempDir::new().unwrap();
     let db = open(live.path()).unwrap();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use mesh_engine::AppendError;
 use mesh_ring::ids::{NodeId, TopicKey};
 use prost::Message;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::yield_now;
 
 use super::{STREAM_BATCHES_MAX, lock};
@@ -24,8 +24,6 @@ pub(super) struct Answer {
     /// Where it went, if it came so far.
     pub(super) topic: Option<TopicKey>,
     pub(super) result: Result<Appended, Error>,
-    /// What it took of the node's memory, until the answer is encoded.
-    pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
 impl Answer {
@@ -35,7 +33,6 @@ impl Answer {
             request,
             topic: None,
             result: Err(error),
-            room: None,
         }
     }
 }
@@ -150,11 +147,19 @@ pub(super) async fn write_answers(outbox: &Outbox, mut writer: FrameWriter) {
     writer.delivered().await;
 }
 
-/// Puts answers into frames, each of which fits. What most of them say of replicas is said once a frame.
+/// Puts answers into frames, each of which fits. What the first says of replicas is said once a frame, for all that say the same.
 fn frames(answers: Vec<Answer>, names_of: impl Fn(&[NodeId]) -> Vec<String>) -> Vec<Appends> {
     let appended = |answer: &Answer| answer.result.as_ref().ok().cloned();
     let common = answers.iter().find_map(appended);
-    let common = common.map(|appended| appended.synced).unwrap_or_default();
+    let mut common = common.map(|appended| appended.synced).unwrap_or_default();
+    // An answer that has nobody to name must not be taken to mean those of the frame.
+    let names_nobody = |answer: &Answer| {
+        let appended = answer.result.as_ref().ok();
+        appended.is_some_and(|own| own.synced != common && names_of(&own.synced).is_empty())
+    };
+    if answers.iter().any(names_nobody) {
+        common = Arc::default();
+    }
     let empty = Appends {
         synced: names_of(&common),
         ..Appends::default()
@@ -180,7 +185,6 @@ fn encoded(
     common: &[NodeId],
     names_of: impl Fn(&[NodeId]) -> Vec<String>,
 ) -> proto::Appended {
-    drop(answer.room);
     match answer.result {
         Ok(appended) => proto::Appended {
             request: answer.request,
@@ -236,7 +240,6 @@ mod tests {
                 duplicate: false,
                 synced: synced.iter().map(|node| NodeId([*node; 16])).collect(),
             }),
-            room: None,
         }
     }
 
@@ -254,6 +257,15 @@ mod tests {
             assert!(part.encoded_len() <= FRAME_HEADER_BYTES_MAX);
         }
         assert_eq!(frames(vec![refusal(0)], names_of).len(), 1);
+    }
+
+    #[test]
+    fn an_answer_that_names_nobody_is_not_given_the_names_of_others() {
+        let parts = frames(vec![written(1, &[1, 2]), written(2, &[])], names_of);
+        assert_eq!(parts.len(), 1);
+        assert!(parts[0].synced.is_empty());
+        assert_eq!(parts[0].appended[0].synced, ["n1", "n2"]);
+        assert!(parts[0].appended[1].synced.is_empty());
     }
 
     #[test]
