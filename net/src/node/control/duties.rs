@@ -120,7 +120,7 @@ struct Difference {
 
 impl Difference {
     /// For how long they have differed, where that is to be said now.
-    fn to_tell(&mut self, now: Instant, differ: bool) -> Option<Duration> {
+    fn due_to_tell(&mut self, now: Instant, differ: bool) -> Option<Duration> {
         if !differ {
             *self = Self::default();
             return None;
@@ -171,7 +171,7 @@ pub(super) async fn keep(
         lookout.look(now, &current, &said);
         let observed = lookout.observed(now);
         let news = news(&current, &observed);
-        if let Some(lasted) = difference.to_tell(now, !news.is_empty()) {
+        if let Some(lasted) = difference.due_to_tell(now, !news.is_empty()) {
             tell_difference(&shared, &news, lasted);
         }
         let mut wake = now + LOOK_INTERVAL;
@@ -326,7 +326,7 @@ mod tests {
     fn a_difference_is_told_when_it_has_lasted_and_again_while_it_lasts() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let mut difference = Difference::default();
-        let mut told = |at: u32, differ| difference.to_tell(start + at * second, differ);
+        let mut told = |at: u32, differ| difference.due_to_tell(start + at * second, differ);
         assert_eq!([told(0, true), told(4, true)], [None, None]);
         assert_eq!(told(5, true), Some(5 * second));
         assert_eq!([told(6, true), told(9, true)], [None, None]);

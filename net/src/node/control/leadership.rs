@@ -46,8 +46,7 @@ impl Shared {
     /// Who votes and who only follows, be it committed or not.
     pub(super) fn membership(&self) -> Arc<Membership> {
         let leadership = self.leadership();
-        let membership = Arc::clone(&leadership.borrow().membership_config);
-        membership
+        Arc::clone(&leadership.borrow().membership_config)
     }
 
     /// A group that has ended goes on showing what was. No change of this is waited for.
